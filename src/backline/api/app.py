@@ -1,0 +1,152 @@
+"""The FastAPI application: which endpoint answers which route, and the lifetime of what is behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from backline import __version__
+from backline.api.endpoint import Endpoint, MethodNotAllowed, NotFound
+from backline.api.error_table import render_error
+from backline.api.model_routes import ModelEndpoint
+from backline.api.openapi import build_openapi
+from backline.api.probes import Alive, Capabilities, Info, ReadyProbe, Stats
+from backline.api.proxy_routes import DirectAccess
+from backline.api.shutdown import Shutdown
+from backline.api.state import ApiState
+from backline.errors import BacklineError
+from backline.runtime.service import running
+from backline.runtime.supervisor import ModelState
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from backline.config.model_folder import ModelFolder
+    from backline.config.settings import Settings
+
+logger = logging.getLogger("backline.api")
+
+OnOutcome = Callable[[ApiState, ModelState], None]
+
+
+def create_app(
+    settings: Settings, folder: ModelFolder, *, on_outcome: OnOutcome, on_shutdown: Callable[[], None]
+) -> FastAPI:
+    """Return the application that serves this model folder.
+
+    ``on_outcome`` is called once, when the first load has succeeded or failed; ``on_shutdown`` by ``/shutdown``.
+    """
+    state = ApiState(settings, folder)
+    prefix = settings.server.url_prefix
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with running(settings, folder.spec()) as service, asyncio.TaskGroup() as group:
+            state.service = service
+            watch = group.create_task(_report_outcome(state, on_outcome))
+            try:
+                yield
+            finally:
+                state.draining = True
+                watch.cancel()
+
+    app = FastAPI(
+        title="Backline",
+        version=__version__,
+        routes=_routes(state, prefix, on_shutdown),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        openapi_url=f"{prefix}/openapi.json",
+        docs_url=f"{prefix}/docs",
+        redoc_url=None,
+        exception_handlers={HTTPException: _make_http_exception_handler(state)},
+    )
+    app.state.backline = state
+
+    def openapi() -> dict[str, Any]:
+        ready = None if state.service is None else state.service.supervisor.model
+        info = None if ready is None else {**ready.description, "warm_up": ready.warm_up}
+        return build_openapi(info, prefix=prefix, version=__version__)
+
+    # FastAPI offers replacing this method as the way to bring one's own document.
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:
+    on_outcome(state, await asyncio.shield(state.model.supervisor.first_outcome))
+
+
+def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> list[BaseRoute]:
+    predict = ModelEndpoint(state, "predict")
+    unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
+    chat = ModelEndpoint(state, "chat", raw=True, with_request=True, retryable=False, family="openai")
+    models = ModelEndpoint(state, "models", raw=True, family="openai", method="GET")
+    direct_access = DirectAccess(state)
+    # In the order of how often they are asked for: the router tries one after another.
+    table: dict[str, Endpoint] = {
+        "/predict": predict,
+        "/predictions": predict,
+        "/invocations": predict,
+        "/predictUnstructured": unstructured,
+        "/predictionsUnstructured": unstructured,
+        "/chat/completions": chat,
+        "/v1/chat/completions": chat,
+        "/transform": ModelEndpoint(state, "transform"),
+        "/models": models,
+        "/v1/models": models,
+        "/ping": ReadyProbe(state),
+        "/health": ReadyProbe(state),
+        "/readyz": ReadyProbe(state),
+        "/livez": Alive(state),
+        "/stats": Stats(state),
+        "/info": Info(state),
+        "/capabilities": Capabilities(state),
+        "/shutdown": Shutdown(state, on_shutdown),
+        "/directAccess/{path:path}": direct_access,
+        "/nim/{path:path}": direct_access,
+    }
+    routes: list[BaseRoute] = []
+    for path, endpoint in table.items():
+        # Both spellings, and never a redirect: clients lose the body of a redirected POST.
+        routes.append(Route(f"{prefix}{path}/", endpoint, name=path))
+        routes.append(Route(f"{prefix}{path}", endpoint, name=path))
+    alive = Alive(state)
+    routes.append(Route(f"{prefix}/", alive, name="/"))
+    if prefix:
+        routes.append(Route(prefix, alive, name="/"))
+        # Probes of the platform may not know the prefix.
+        for path in ("/livez", "/readyz", "/ping"):
+            routes.append(Route(path, table[path], name=path))
+        routes.append(Route("/", alive, name="/"))
+    return routes
+
+
+def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Exception], Response]:
+    """Return a handler that gives Starlette's own 404 and 405 the documented error shape."""
+
+    def handle(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)
+        error: BacklineError
+        if exc.status_code == 404:  # noqa: PLR2004
+            error = NotFound(f"no route {request.url.path}; {request.scope['root_path']}/docs lists what there is")
+        elif exc.status_code == 405:  # noqa: PLR2004
+            error = MethodNotAllowed(f"{request.method} is not possible on {request.url.path}")
+        else:
+            error = BacklineError(str(exc.detail))
+        given = request.headers.get("x-request-id")
+        request_id = state.request_id(given.encode("latin-1") if given else None)
+        response = render_error(error, family="native", request_id=request_id, show_stacktrace=False)
+        status = exc.status_code if type(error) is BacklineError else response.status
+        headers = {name.decode(): value.decode() for name, value in response.headers}
+        return Response(response.body, status, {**headers, **(exc.headers or {}), "x-request-id": request_id})
+
+    return handle

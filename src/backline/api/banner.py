@@ -1,0 +1,66 @@
+"""What the server says when it starts: what it found, where it listens, and a line to try."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backline.config.settings import Settings
+    from backline.errors import ModelLoadFailed
+    from backline.runtime.supervisor import Supervisor
+
+
+def ready_text(settings: Settings, supervisor: Supervisor, url: str) -> str:
+    """Return the lines for a model that is ready."""
+    ready = supervisor.model
+    assert ready is not None
+    model = ready.description
+    artifact = model.get("artifact")
+    library = " ".join(filter(None, (model.get("library"), model.get("library_version"))))
+    what = " with ".join(filter(None, (artifact, f"hooks {', '.join(model['hooks'])}" if model.get("hooks") else None)))
+    labels = model.get("class_labels")
+    target = model["target_type"] + (f" ({', '.join(labels)})" if labels else "")
+    lines = [
+        f"Ready after {ready.load_seconds:.1f} s",
+        f"  model    {what or 'custom code'}{f' ({library})' if library else ''}",
+        f"  target   {target}",
+        f"  python   {model['python']} ({settings.workers.python})",
+        f"  workers  {settings.workers.count}",
+        f"  docs     {url}/docs",
+        f"  try      {try_line(settings, supervisor, url)}",
+    ]
+    lines += [f"  warning  {warning}" for warning in model.get("warnings", ())]
+    return "\n".join(lines)
+
+
+def try_line(settings: Settings, supervisor: Supervisor, url: str) -> str:
+    """Return a command line that gets an answer from this very model."""
+    ready = supervisor.model
+    assert ready is not None
+    target_type = ready.description["target_type"]
+    warm_up = ready.warm_up
+    if target_type == "unstructured":
+        example = settings.model.example
+        data = f"--data-binary @{shlex.quote(str(example))}" if example else "-d 'hello'"
+        return f"curl {url}/predictUnstructured/ -H 'Content-Type: text/plain' {data}"
+    route = "transform" if target_type == "transform" else "predict"
+    if settings.model.example is not None:
+        return f"curl {url}/{route}/ -F {shlex.quote(f'X=@{settings.model.example}')}"
+    if warm_up is not None:
+        body = shlex.quote(warm_up["body"])
+        return f"curl {url}/{route}/ -H 'Content-Type: {warm_up['content_type']}' --data-binary {body}"
+    if ready.description.get("chat"):
+        body = '{"model": "any", "messages": [{"role": "user", "content": "hello"}]}'
+        return f"curl {url}/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+    return f"curl {url}/info/"
+
+
+def failure_text(failure: ModelLoadFailed, *, stays_up: bool) -> str:
+    """Return the lines for a model that could not be loaded."""
+    text = f"Error: {failure.message}"
+    if failure.traceback:
+        text += f"\n{failure.traceback.rstrip()}"
+    if stays_up:
+        text += "\nThe server stays up (--with-error-server) and answers 513 with this message."
+    return text

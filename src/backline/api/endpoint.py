@@ -1,0 +1,120 @@
+"""The base of all routes: plain ASGI endpoints, so that a request costs no framework machinery that it does not need."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+from backline.api.error_table import render_error
+from backline.errors import BacklineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from backline.api.state import ApiState
+    from backline_worker.types import Buffer
+
+logger = logging.getLogger("backline.api")
+
+Headers = list[tuple[bytes, bytes]]
+Family = Literal["native", "openai"]
+
+_CHUNK_BYTES = 256 << 10
+
+
+class NotFound(BacklineError):
+    """No such route."""
+
+    code = "not_found"
+
+
+class MethodNotAllowed(BacklineError):
+    """The route exists, and not with this method."""
+
+    code = "method_not_allowed"
+
+
+class Endpoint:
+    """One route. Subclasses answer in ``handle`` and raise ``BacklineError`` for everything else.
+
+    A ``GET`` endpoint answers ``HEAD`` too, and every endpoint ``OPTIONS``.
+    """
+
+    methods: Sequence[str] = ("GET",)
+    family: Family = "native"
+
+    def __init__(self, state: ApiState) -> None:
+        self.state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        given = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                given = value
+        request_id = self.state.request_id(given)
+        method = scope["method"]
+        try:
+            if method in self.methods or (method == "HEAD" and "GET" in self.methods):
+                await self.handle(scope, receive, send, request_id)
+            elif method == "OPTIONS":
+                await respond(send, 204, [(b"allow", self._allow())], b"", request_id)
+            else:
+                message = f"{method} is not possible on {scope['path']}; use {' or '.join(self.methods)}"
+                raise MethodNotAllowed(message)
+        except BacklineError as exc:
+            await self.respond_error(send, exc, request_id)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Answer a request whose method is allowed."""
+        raise NotImplementedError
+
+    async def respond_error(self, send: Send, exc: BacklineError, request_id: str) -> None:
+        """Answer with the documented shape of this error."""
+        response = render_error(
+            exc,
+            family=self.family,
+            request_id=request_id,
+            show_stacktrace=self.state.settings.server.show_stacktrace,
+        )
+        if response.status >= 500:  # noqa: PLR2004
+            extra = {"request_id": request_id}
+            trace = getattr(exc, "traceback", None)
+            logger.error(
+                "%d %s: %s%s", response.status, exc.code, exc.message, f"\n{trace}" if trace else "", extra=extra
+            )
+        headers = list(response.headers)
+        if isinstance(exc, MethodNotAllowed):
+            headers.append((b"allow", self._allow()))
+        await respond(send, response.status, headers, response.body, request_id)
+
+    def _allow(self) -> bytes:
+        allowed = [*self.methods, *(["HEAD"] if "GET" in self.methods else []), "OPTIONS"]
+        return ", ".join(allowed).encode()
+
+
+async def respond(send: Send, status: int, headers: Headers, body: Buffer, request_id: str) -> None:
+    """Send a complete response; adds ``Content-Length`` and ``X-Request-ID``."""
+    length = len(body)
+    headers = [header for header in headers if header[0] not in (b"content-length", b"x-request-id")]
+    if status != 204:  # noqa: PLR2004
+        headers.append((b"content-length", b"%d" % length))
+    headers.append((b"x-request-id", request_id.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if length <= _CHUNK_BYTES:
+        await send({"type": "http.response.body", "body": bytes(body)})
+        return
+    # In pieces, so that the client's pace holds us back and a mapped answer is never copied whole.
+    view = memoryview(body)
+    for start in range(0, length, _CHUNK_BYTES):
+        piece = bytes(view[start : start + _CHUNK_BYTES])
+        await send({"type": "http.response.body", "body": piece, "more_body": start + _CHUNK_BYTES < length})
+
+
+async def respond_json(send: Send, status: int, content: Any, request_id: str, headers: Headers | None = None) -> None:  # noqa: ANN401
+    """Send ``content`` as JSON."""
+    body = json.dumps(content, ensure_ascii=False, default=str).encode()
+    await respond(send, status, [(b"content-type", b"application/json"), *(headers or [])], body, request_id)

@@ -1,0 +1,142 @@
+"""The routes that end in the model: the body goes to a worker as it came, the answer comes back encoded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+from backline.api.body import Body, ClientDisconnected, read_body
+from backline.api.endpoint import Endpoint, Family, Headers, respond
+from backline.errors import BadRequest, DeadlineExceeded
+from backline.runtime.call import Call
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from backline.api.state import ApiState
+    from backline.runtime.call import Reply
+
+# A client that leaves is looked for only when the answer takes longer than this (seconds): most do not.
+_WATCH_AFTER = 0.05
+
+_WANTED = {b"content-type": "content_type", b"content-encoding": "content_encoding", b"accept": "accept"}
+
+
+class ModelEndpoint(Endpoint):
+    """Hands a request to the model.
+
+    ``raw`` bodies are not looked into, so a multipart body reaches the hook as it is. ``with_request`` adds the request's
+    headers and query string, which only some hooks are given. ``retryable``: doing it twice does no harm.
+    """
+
+    methods = ("POST",)
+
+    def __init__(
+        self,
+        state: ApiState,
+        operation: str,
+        *,
+        raw: bool = False,
+        with_request: bool = False,
+        retryable: bool = True,
+        family: Family = "native",
+        method: str = "POST",
+    ) -> None:
+        super().__init__(state)
+        self.operation = operation
+        self.raw = raw
+        self.with_request = with_request
+        self.retryable = retryable
+        self.family = family
+        self.methods = (method,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Read the body, hand it over, answer."""
+        service = self.state.model
+        service.supervisor.check_accepting()
+        header, timeout = self._header(scope)
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        try:
+            body = await self._read(scope, receive, deadline)
+        except ClientDisconnected:
+            return
+        header["parts"] = [(part.name, part.content_type, part.filename, part.length) for part in body.parts]
+        call = Call(
+            header=header, payload=body.payload, request_id=request_id, deadline=deadline, retryable=self.retryable
+        )
+        service.dispatcher.submit(call)
+        reply = await self._wait(call, receive)
+        if reply is not None:
+            await respond(send, 200, _reply_headers(reply), reply.body, request_id)
+
+    async def _read(self, scope: Scope, receive: Receive, deadline: float | None) -> Body:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await read_body(
+                    scope, receive, self.state.model.payloads.sink, self.state.settings.limits, raw=self.raw
+                )
+        except TimeoutError as exc:
+            raise DeadlineExceeded("the deadline passed before the request's body was there", in_queue=True) from exc
+
+    async def _wait(self, call: Call, receive: Receive) -> Reply | None:
+        """Wait for the reply; ``None`` when the client has left. Cancelling gives the call up."""
+        loop = asyncio.get_running_loop()
+        watch: asyncio.Task[None] | None = None
+
+        def start_watch() -> None:
+            nonlocal watch
+            watch = asyncio.ensure_future(self._watch(call, receive))  # type: ignore[assignment]  # noqa: TID251
+
+        timer = loop.call_later(_WATCH_AFTER, start_watch)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            if call.future.cancelled() and watch is not None:
+                return None  # given up by the watch
+            raise
+        finally:
+            timer.cancel()
+            if watch is not None:
+                watch.cancel()
+            self.state.model.dispatcher.cancel(call)
+
+    async def _watch(self, call: Call, receive: Receive) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.state.model.dispatcher.cancel(call)
+
+    def _header(self, scope: Scope) -> tuple[dict[str, Any], float | None]:
+        """Return the header for the worker and the timeout in seconds."""
+        header: dict[str, Any] = {"operation": self.operation}
+        timeout = self.state.settings.workers.timeout or None
+        for name, value in scope["headers"]:
+            if name in _WANTED:
+                header[_WANTED[name]] = value.decode("latin-1")
+            elif name == b"x-request-timeout":
+                wished = _parse_timeout(value)
+                timeout = wished if timeout is None else min(timeout, wished)
+        if self.with_request:
+            header["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            header["query"] = urllib.parse.parse_qs(
+                scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000
+            )
+        return header, timeout
+
+
+def _parse_timeout(value: bytes) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise BadRequest("X-Request-Timeout: expected a positive number of seconds, such as 2.5")
+    return seconds
+
+
+def _reply_headers(reply: Reply) -> Headers:
+    headers: Headers = [(b"content-type", reply.content_type.encode("latin-1"))]
+    headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+    return headers

@@ -1,0 +1,126 @@
+"""Routes about the server itself: alive, ready, what it serves and how it is doing. None of them does I/O."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from backline import __version__
+from backline.api.endpoint import Endpoint, respond_json
+from backline.errors import ModelLoading, ServerDraining
+from backline.runtime.supervisor import ModelState
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+_OK = {"message": "OK"}
+
+
+class Alive(Endpoint):
+    """``/`` and ``/livez``: the event loop answers, whatever the model does."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """See the class."""
+        await respond_json(send, 200, _OK, request_id)
+
+
+class ReadyProbe(Endpoint):
+    """``/ping``, ``/health`` and ``/readyz``: 200 when a request sent now would be answered; 503 or 513 with why not."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """See the class."""
+        supervisor = self.state.model.supervisor
+        supervisor.check_accepting()
+        if self.state.draining:
+            raise ServerDraining("the server is shutting down", retry_after=1)
+        if supervisor.state is ModelState.RECOVERING:
+            raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
+        await respond_json(send, 200, _OK, request_id)
+
+
+class Stats(Endpoint):
+    """``/stats``: memory of the server and its workers, queue and counts."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """See the class."""
+        service = self.state.model
+        workers = service.supervisor.workers()
+        for worker in workers:
+            worker["resident_bytes"] = _resident_bytes(worker["pid"])
+        server_bytes = _resident_bytes(os.getpid())
+        total = server_bytes + sum(worker["resident_bytes"] for worker in workers)
+        content = {
+            "mem_info": {
+                "server_resident_bytes": server_bytes,
+                "total_resident_bytes": total,
+                "total_mb": round(total / 2**20, 1),
+            },
+            "workers": workers,
+            "restarts": service.supervisor.restarts,
+            "queue": {"waiting": service.dispatcher.waiting, "bytes_in_flight": service.dispatcher.bytes_in_flight},
+            "model_state": service.supervisor.state.value,
+            "uptime_seconds": round(time.time() - self.state.started, 1),
+        }
+        await respond_json(send, 200, content, request_id)
+
+
+class Info(Endpoint):
+    """``/info``: the model and the server; keys in the documented legacy spelling and in camelCase."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """See the class."""
+        await respond_json(send, 200, self._content(), request_id)
+
+    def _content(self) -> dict[str, Any]:
+        supervisor = self.state.model.supervisor
+        folder = self.state.folder
+        model = supervisor.model.description if supervisor.model else {}
+        target_type = model.get("target_type") or folder.spec().get("target_type")
+        predictor = model.get("library") or ("custom code" if model.get("hooks") else None)
+        metadata = dict(folder.raw_metadata)
+        failure = supervisor.failure
+        return {
+            "server": "backline",
+            "version": __version__,
+            "language": "python",
+            "predictor": predictor,
+            "target_type": target_type,
+            "targetType": target_type,
+            "code_dir": str(self.state.settings.model.code_dir),
+            "codeDir": str(self.state.settings.model.code_dir),
+            "model metadata": metadata,
+            "modelMetadata": metadata,
+            "inputSchema": metadata.get("inputSchema"),
+            "model": model,
+            "modelState": supervisor.state.value,
+            "failure": failure.message if failure else None,
+            "python": platform.python_version(),
+            "workers": self.state.settings.workers.count,
+        }
+
+
+class Capabilities(Endpoint):
+    """``/capabilities``: formats in and out, and which operations the model offers."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """See the class."""
+        supervisor = self.state.model.supervisor
+        model = supervisor.model.description if supervisor.model else {}
+        content = {
+            "supported_payload_formats": model.get("input_formats", {}),
+            "supported_response_formats": model.get("output_formats", []),
+            "supported_methods": {"chat": bool(model.get("chat"))},
+        }
+        await respond_json(send, 200, content, request_id)
+
+
+def _resident_bytes(pid: int | None) -> int:
+    """Return a process's resident memory; 0 when it is gone or the system does not say."""
+    try:
+        # A read of /proc is answered by the kernel from memory: it does not block.
+        with open(f"/proc/{pid}/statm", "rb") as statm:  # noqa: PTH123
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0

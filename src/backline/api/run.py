@@ -1,0 +1,129 @@
+"""Runs the server: socket, uvicorn, signals, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from backline.api.app import create_app
+from backline.api.banner import failure_text, ready_text
+from backline.errors import ConfigError
+from backline.observe.logs import logging_to_stderr
+from backline.runtime.supervisor import ModelState
+
+if TYPE_CHECKING:
+    from backline.api.state import ApiState
+    from backline.config.model_folder import ModelFolder
+    from backline.config.settings import Settings
+
+logger = logging.getLogger("backline.api")
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+_BACKLOG = 2048
+# Longer than the idle time-out of usual load balancers (60 s): the one who closes first must be the balancer, or it
+# sends a request into a closing connection.
+_KEEP_ALIVE_SECONDS = 75
+
+
+def serve(settings: Settings, folder: ModelFolder) -> int:
+    """Serve the model until a signal or ``/shutdown``; return the exit code. Raises ``ConfigError`` if it cannot listen."""
+    with _listen(settings.server.host, settings.server.port) as listener, logging_to_stderr(settings.log.level):
+        for warning in folder.warnings:
+            logger.warning("%s", warning)
+        return asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings, folder, listener))
+
+
+async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socket) -> int:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
+    failed = False
+
+    def report(state: ApiState, outcome: ModelState) -> None:
+        nonlocal failed
+        supervisor = state.model.supervisor
+        if outcome is ModelState.READY:
+            print(ready_text(settings, supervisor, url), file=sys.stderr, flush=True)
+            return
+        assert supervisor.failure is not None
+        print(failure_text(supervisor.failure, stays_up=settings.server.with_error_server), file=sys.stderr, flush=True)
+        if not settings.server.with_error_server:
+            failed = True
+            server.should_exit = True
+
+    def shut_down() -> None:
+        server.should_exit = True
+
+    app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down)
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
+    )
+    server = _Server(config)
+    print(f"Listening on {url}  (loading {settings.model.code_dir})", file=sys.stderr, flush=True)
+    await server.serve(sockets=[listener])
+    if failed or not server.started:
+        return EXIT_FAILED
+    return EXIT_INTERRUPTED if server.interrupted else EXIT_OK
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which ends with our exit code rather than by raising the signal again."""
+
+    interrupted = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop gracefully on SIGTERM and SIGINT, at once on the second one."""
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal."""
+        del frame
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        if sig == signal.SIGINT:
+            self.interrupted = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as exc:
+        raise ConfigError(
+            f"--address {host}:{port}: cannot listen there: {exc.strerror}. "
+            "Choose another port, or 0 for any free one; lsof -i shows who has it"
+        ) from exc
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where it is installed; ``None`` is asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

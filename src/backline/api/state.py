@@ -1,0 +1,43 @@
+"""What every endpoint shares while the server runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backline.config.model_folder import ModelFolder
+    from backline.config.settings import Settings
+    from backline.runtime.service import ModelService
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+@dataclasses.dataclass(slots=True)
+class ApiState:
+    """Settings and folder from the start; ``service`` while the application's lifespan lasts."""
+
+    settings: Settings
+    folder: ModelFolder
+    service: ModelService | None = None
+    draining: bool = False
+    started: float = dataclasses.field(default_factory=time.time)
+    # A random start and a counter: unique ids without the cost of a random number each.
+    _id_prefix: str = dataclasses.field(default_factory=lambda: secrets.token_hex(6))
+    _ids: itertools.count[int] = dataclasses.field(default_factory=itertools.count)
+
+    @property
+    def model(self) -> ModelService:
+        """The running service; there is one whenever a request can arrive."""
+        assert self.service is not None
+        return self.service
+
+    def request_id(self, given: bytes | None) -> str:
+        """Return the client's ``X-Request-ID`` if it is harmless, else a new one."""
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._id_prefix}-{next(self._ids):x}"

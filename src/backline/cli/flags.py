@@ -1,0 +1,235 @@
+"""The flags of commands that take a model: made from the settings, plus the documented ones that have no effect here.
+
+``ModelCommand`` reads command lines written for the documented tool: underscores for dashes, and a list of labels after
+one flag.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backline.cli.messages import CallError
+from backline.config.option import Option
+from backline.config.settings import ADDRESS_OPTION, OPTIONS
+
+_TITLES = {
+    "model": "Model",
+    "server": "Server",
+    "workers": "Workers",
+    "limits": "Limits",
+    "log": "Logging",
+}
+_NUMBER = re.compile(r"-[0-9.]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CompatibleFlag:
+    """A documented flag that is taken and does nothing: ``instead`` says why, or what to use."""
+
+    flag: str
+    instead: str
+    takes_value: bool = True
+    commands: tuple[str, ...] = ("serve", "score")
+
+
+_NO_PLATFORM = "Backline does not report to a monitoring platform"
+COMPATIBLE_FLAGS = (
+    CompatibleFlag(flag="--production", instead="there is one server, and it is for production", takes_value=False),
+    CompatibleFlag(flag="--monitor", instead=_NO_PLATFORM, takes_value=False),
+    CompatibleFlag(flag="--monitor-embedded", instead=_NO_PLATFORM, takes_value=False),
+    CompatibleFlag(flag="--monitor-settings", instead=_NO_PLATFORM),
+    CompatibleFlag(flag="--deployment-id", instead=_NO_PLATFORM),
+    CompatibleFlag(flag="--model-id", instead=_NO_PLATFORM),
+    CompatibleFlag(flag="--webserver", instead=_NO_PLATFORM),
+    CompatibleFlag(flag="--api-token", instead=_NO_PLATFORM),
+    CompatibleFlag(
+        flag="--deployment-config",
+        instead="answers keep the form of the prediction server, not that of the platform",
+        commands=("serve",),
+    ),
+    CompatibleFlag(flag="--docker", instead="use --python to name the environment that the model runs in"),
+    CompatibleFlag(flag="--memory", instead="use --memory-limit to bound a worker's memory"),
+    CompatibleFlag(flag="--skip-deps-install", instead="Backline installs nothing", takes_value=False),
+    CompatibleFlag(
+        flag="--gpu-predictor", instead="this version starts no inference server beside the model", commands=("serve",)
+    ),
+    CompatibleFlag(
+        flag="--sidecar",
+        instead="this version has no proxy to an inference server",
+        takes_value=False,
+        commands=("serve",),
+    ),
+    CompatibleFlag(flag="--user-secrets-mount-path", instead="use --runtime-params-file to hand the model credentials"),
+    CompatibleFlag(flag="--user-secrets-prefix", instead="use --runtime-params-file to hand the model credentials"),
+)
+
+
+class ModelCommand(click.Command):
+    """A command that takes a model directory and the settings. ``name`` picks the settings that apply to it."""
+
+    def __init__(self, *args: Any, settings_of: str, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.settings_of = settings_of
+        self.options = [
+            option for option in (ADDRESS_OPTION, *OPTIONS) if settings_of == "all" or settings_of in option.commands
+        ]
+        own_flags = {flag for param in self.params for flag in param.opts}
+        self.compatible = [
+            each
+            for each in COMPATIBLE_FLAGS
+            if (settings_of == "all" or settings_of in each.commands) and each.flag not in own_flags
+        ]
+        self.params = [
+            click.Argument(["directory"], required=False, metavar="DIR"),
+            *(_click_option(option) for option in self.options),
+            click.Option(["--verbose"], is_flag=True, help="Log at level debug, and show tracebacks."),
+            *(
+                click.Option(
+                    [each.flag, _parameter("compatible", each.flag)], is_flag=not each.takes_value, hidden=True
+                )
+                for each in self.compatible
+            ),
+            *self.params,
+        ]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, after making the documented spellings ours."""
+        try:
+            return super().parse_args(ctx, _respelled(args, _flags_of(self)))
+        except click.UsageError as exc:
+            if "unexpected extra argument" in exc.message:
+                extra = re.sub(r".*\((.*)\).*", r"\1", exc.message)
+                raise CallError(
+                    f"unexpected words: {extra}", "name one model directory; put quotes around a value with blanks", ctx
+                ) from exc
+            raise
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the flags, grouped by section."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        by_parameter = {_parameter(option.section, option.name): option for option in self.options}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None or isinstance(param, click.Argument):
+                continue
+            option = by_parameter.get(param.name or "")
+            if option is not None and option.kind.is_switch:
+                # One spelling: the one that changes something. That each has its opposite is said once, below.
+                record = ((option.flag_for(False) if option.default else ", ".join(option.flags)), option_help(option))
+            title = _TITLES[option.section] if option is not None else "Options"
+            sections.setdefault(title, []).append(record)
+        for title in ("Options", *_TITLES.values()):
+            if title in sections:
+                with formatter.section(title):
+                    formatter.write_dl(sections[title])
+        with formatter.indentation():
+            formatter.write_paragraph()
+            formatter.write_text("Each switch has its opposite, such as --no-access-log for --access-log.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelArguments:
+    """What the command line says about the model: directory, flags by ``section.key``, and warnings."""
+
+    directory: Path | None
+    flags: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+def take_model_arguments(ctx: click.Context, values: dict[str, Any]) -> ModelArguments:
+    """Take the model's arguments out of ``values``; what is left is the command's own."""
+    command = ctx.command
+    assert isinstance(command, ModelCommand)
+    directory = values.pop("directory")
+    flags = {option.dotted: values.pop(_parameter(option.section, option.name)) for option in command.options}
+    verbose = values.pop("verbose")
+    if verbose and flags["log.level"] is None:
+        flags["log.level"] = "debug"
+    warnings = []
+    for each in command.compatible:
+        value = values.pop(_parameter("compatible", each.flag))
+        if value is not None and value is not False:
+            # Its value is not repeated: --api-token carries a secret.
+            warnings.append(f"{each.flag} has no effect here: {each.instead}")
+    code_dir = flags.pop("model.code_dir")
+    if directory is not None and code_dir is not None and Path(directory).absolute() != Path(code_dir).absolute():
+        raise CallError(f"two model directories: {directory} and --code-dir {code_dir}", "name one of them", ctx)
+    if directory is None and code_dir is not None:
+        flags["model.code_dir"] = code_dir
+    if directory is None and code_dir is None and flags["model.class_labels"]:
+        # Every word after --class-labels is a label, so a directory there has been taken for one.
+        last = str(flags["model.class_labels"][-1])
+        if Path(last).is_dir():
+            raise CallError(
+                f"no model directory: {last} stands after --class-labels and counts as a label",
+                f"put it before the flags, or write --code-dir {last}",
+                ctx,
+            )
+    return ModelArguments(
+        directory=None if directory is None else Path(directory), flags=flags, warnings=tuple(warnings)
+    )
+
+
+def _click_option(option: Option) -> click.Option:
+    name = _parameter(option.section, option.name)
+    if option.kind.is_switch:
+        declared = [f"{option.flags[0]}/{option.flag_for(False)}", *option.flags[1:]]
+        return click.Option([*declared, name], default=None, help=option_help(option))
+    return click.Option(
+        [*option.flags, name],
+        metavar=_metavar(option),
+        multiple=option.kind.is_list,
+        help=option_help(option),
+    )
+
+
+def _metavar(option: Option) -> str:
+    choices = option.kind.choices
+    return f"[{'|'.join(choices)}]" if choices and len(choices) <= 3 else option.kind.metavar
+
+
+def option_help(option: Option) -> str:
+    """Return the help of a setting: what it does, its choices, its default."""
+    choices = option.kind.choices
+    listed = f" One of {', '.join(choices)}." if len(choices) > 3 else ""
+    zero = f" 0 is {option.zero}." if option.zero else ""
+    unsaid = option.kind.is_switch or option.default in (None, (), "", Path())
+    default = "" if unsaid else f"  [default: {option.show(option.default)}]"
+    text = f"Turn off: {option.help[0].lower()}{option.help[1:]}" if option.default is True else option.help
+    return f"{text}{listed}{zero}{default}"
+
+
+def _parameter(section: str, name: str) -> str:
+    return f"{section}__{name.lstrip('-').replace('-', '_')}"
+
+
+def _flags_of(command: click.Command) -> set[str]:
+    return {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+
+
+def _respelled(args: list[str], known: set[str]) -> list[str]:
+    """Return ``args`` with dashes in flag names, and one ``--class-labels`` before each of its words."""
+    respelled: list[str] = []
+    words = iter(args)
+    in_labels = False
+    for word in words:
+        if word == "--":
+            return [*respelled, word, *words]
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            flag = flag.replace("_", "-")
+            in_labels = flag == "--class-labels"
+            if not in_labels or equals:
+                respelled.append(flag + equals + value)
+        elif in_labels and (word not in known and not (word.startswith("-") and not _NUMBER.fullmatch(word))):
+            respelled += ["--class-labels", word]
+        else:
+            in_labels = False
+            respelled.append(word)
+    return respelled

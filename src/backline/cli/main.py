@@ -1,0 +1,146 @@
+"""``backline``: finds the command, imports only that one, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from backline.cli.exit_codes import ExitCode, exit_code_for
+from backline.cli.group import SuggestingGroup
+from backline.cli.messages import report_error
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is, and its line in the list, so that the list needs no import."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS = {
+    "serve": LazyCommand("backline.cli.serve", "serve", "Serve a model directory over HTTP."),
+    "score": LazyCommand("backline.cli.score", "score", "Score a file of rows."),
+    "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
+    "config": LazyCommand("backline.cli.config", "config", "Show the settings and where each comes from."),
+}
+ALIASES = {"server": "serve"}
+
+# Documented commands that this version does not have: a plain "unknown command" would send people searching.
+_NOT_HERE = {
+    "validation": "score the directory's example rows with backline score to check a model",
+    "validate": "score the directory's example rows with backline score to check a model",
+    "perf-test": "put load on backline serve with any HTTP load generator",
+    "fit": "train with the model's own script; backline new --template sklearn shows one",
+    "push": "Backline has no platform to push to; serve the directory where it lies",
+}
+
+
+class LazyGroup(SuggestingGroup):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, or ``None``."""
+        del ctx
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        del ctx
+        names = {name: ", ".join([name, *(alias for alias in ALIASES if ALIASES[alias] == name)]) for name in COMMANDS}
+        with formatter.section("Commands"):
+            formatter.write_dl([(names[name], lazy.summary) for name, lazy in COMMANDS.items()])
+
+
+def version_text() -> str:
+    """Return our version, Python's, and those of the libraries that answers depend on."""
+    import platform
+    from importlib import metadata
+
+    import backline
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "pydantic", "uvicorn"))
+    return f"backline {backline.__version__} (Python {platform.python_version()}, {libraries})"
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    del param
+    if value and not ctx.resilient_parsing:
+        click.echo(version_text())
+        ctx.exit()
+
+
+_HELP = """Serve custom models over HTTP, each under its own interpreter and packages.
+
+\b
+backline new churn                  make a model directory
+backline serve churn                serve it on http://127.0.0.1:8080
+backline score churn -i rows.csv    score a file with it
+"""
+
+
+@click.command(
+    cls=LazyGroup,
+    help=_HELP,
+    aliases=ALIASES,
+    not_here=_NOT_HERE,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="The exit code is 0 for success, 1 for a failure, 2 for a mistake in the command line, 130 after Ctrl-C.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show versions."
+)
+def cli() -> None:
+    """The root of the command line."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; errors go to standard error."""
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        result: Any = cli.main(words, prog_name="backline", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone, as in `backline config show | head`. The interpreter must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILURE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return ExitCode.USAGE
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: nobody above could tell it better
+        cause = _cause(error)
+        report_error(cause, show_traceback=_wants_traceback(words))
+        return exit_code_for(cause)
+    return int(result) if result is not None else ExitCode.OK
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the one error in a group of one: a task group wraps whatever ends it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _wants_traceback(words: Sequence[str]) -> bool:
+    return any(word.replace("_", "-") in ("--show-stacktrace", "--verbose") for word in words)

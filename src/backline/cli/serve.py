@@ -1,0 +1,27 @@
+"""``backline serve``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from backline.cli.flags import ModelCommand
+from backline.cli.loading import load
+from backline.config.model_folder import read_model_folder
+
+
+@click.command(cls=ModelCommand, settings_of="serve")
+@click.pass_context
+def serve(ctx: click.Context, /, **values: Any) -> int:
+    """Serve the model in DIR over HTTP until stopped.
+
+    Settings are flags, environment variables (BACKLINE_WORKERS for --workers), backline.toml in DIR, and for target
+    type and labels model-metadata.yaml; the first of these that says something wins. backline config show tells which.
+    """
+    resolved = load(ctx, values)
+    folder = read_model_folder(resolved.settings)
+
+    from backline.api.run import serve as run_server  # late: FastAPI is not needed to tell a mistake in a flag
+
+    return run_server(resolved.settings, folder)

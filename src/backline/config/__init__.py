@@ -1,0 +1,1 @@
+"""Settings: one frozen tree; flags over environment over file over default. Nothing else reads the environment."""

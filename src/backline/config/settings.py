@@ -1,0 +1,281 @@
+"""Every setting of Backline: one frozen tree.
+
+The fields are the single source: flags, environment variables, ``backline.toml`` keys, ``backline config show`` and the
+reference page are made from them. How values are found and which wins is in ``sources``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from backline.config.kinds import (
+    ADDRESS,
+    DURATION,
+    INTEGER,
+    LABELS,
+    PATH,
+    SIZE,
+    SWITCH,
+    TARGET_TYPE,
+    TEXT,
+    URL_PREFIX,
+    choice,
+)
+from backline.config.option import Option, options_of, setting
+from backline_worker.contract.target_types import TargetType
+
+_KIB, _MIB, _GIB = 1024, 1024**2, 1024**3
+_DAY = 86_400
+_SERVE = ("serve",)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which model, and how its data is read."""
+
+    code_dir: Path = setting(
+        Path(),
+        dataclasses.replace(PATH, metavar="DIR"),
+        "The model directory; the same as the argument DIR.",
+        flags=("--code-dir", "-cd"),
+        twins=("CODE_DIR",),
+        in_file=False,
+    )
+    target_type: TargetType | None = setting(
+        None,
+        TARGET_TYPE,
+        "What the model predicts.",
+        twins=("TARGET_TYPE",),
+        show_none="not given",
+    )
+    target_name: str | None = setting(
+        None,
+        TEXT,
+        "Name of the target column; text generation models answer in a column of this name.",
+        twins=("TARGET_NAME",),
+        show_none="not given",
+    )
+    positive_class_label: str | None = setting(
+        None, TEXT, "Binary: the label of the positive class.", twins=("POSITIVE_CLASS_LABEL",), show_none="not given"
+    )
+    negative_class_label: str | None = setting(
+        None, TEXT, "Binary: the label of the negative class.", twins=("NEGATIVE_CLASS_LABEL",), show_none="not given"
+    )
+    class_labels: tuple[str, ...] = setting(
+        (),
+        LABELS,
+        "Multiclass: the labels, as several words (a b c) or one list (a,b,c).",
+        twins=("CLASS_LABELS",),
+    )
+    class_labels_file: Path | None = setting(
+        None, PATH, "Multiclass: a file with one label a line.", twins=("CLASS_LABELS_FILE",)
+    )
+    runtime_params_file: Path | None = setting(
+        None,
+        PATH,
+        "A YAML file with the values of runtime parameters.",
+        twins=("RUNTIME_PARAMS_FILE",),
+    )
+    example: Path | None = setting(None, PATH, "A file with rows that every worker predicts before it counts as ready.")
+    unknown_columns: str = setting(
+        "ignore", choice("ignore", "refuse"), "What to do with columns that the model was not fitted on."
+    )
+    strict_validation: bool = setting(
+        True,
+        SWITCH,
+        "Check what the model returns: columns, row count, probabilities that sum to one.",
+        flags=("--strict-validation",),
+        off_flag="--disable-strict-validation",
+    )
+    read_input_data_as_path: bool = setting(
+        False, SWITCH, "Hand read_input_data the path of a file, as folders from before 2020 expect, not bytes."
+    )
+    latitude_column: str = setting("latitude", TEXT, "Geo point: the column with the latitude that the model returns.")
+    longitude_column: str = setting(
+        "longitude", TEXT, "Geo point: the column with the longitude that the model returns."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The HTTP server."""
+
+    host: str = setting(
+        "127.0.0.1",
+        TEXT,
+        "The interface to listen on. Only this machine reaches the default; 0.0.0.0 lets everyone in, and there is no "
+        "authentication in front of the model.",
+        commands=_SERVE,
+    )
+    port: int = setting(
+        8080, INTEGER, "The port to listen on; 0 takes any free one.", least=0, most=65535, commands=_SERVE
+    )
+    url_prefix: str = setting("", URL_PREFIX, "A path put before every route.", twins=("URL_PREFIX",), commands=_SERVE)
+    with_error_server: bool = setting(
+        False,
+        SWITCH,
+        "Where the model cannot be loaded, keep serving and answer 513 with the reason instead of exiting.",
+        flags=("--with-error-server", "--force-start-internal"),
+        twins=("WITH_ERROR_SERVER",),
+        commands=_SERVE,
+    )
+    show_stacktrace: bool = setting(
+        False,
+        SWITCH,
+        "Put the traceback of the model's own code into error answers and messages.",
+        twins=("SHOW_STACKTRACE",),
+    )
+    drain_timeout: float = setting(
+        299.0,
+        DURATION,
+        "On stop: how long accepted requests may take to finish.",
+        twins=("DRUM_GUNICORN_GRACEFUL_TIMEOUT",),
+        clamped={"DRUM_GUNICORN_GRACEFUL_TIMEOUT": (1, 3600)},
+        least=0,
+        most=_DAY,
+        commands=_SERVE,
+    )
+    allow_shutdown: bool = setting(
+        False,
+        SWITCH,
+        "Let POST /shutdown/ stop the server; for development, as every client can then stop it.",
+        commands=_SERVE,
+    )
+    access_log: bool = setting(False, SWITCH, "Write a log line for every request.", commands=_SERVE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """The processes that hold the model."""
+
+    count: int = setting(
+        1,
+        INTEGER,
+        "How many processes hold a copy of the model.",
+        flags=("--workers", "--max-workers"),
+        twins=("CUSTOM_MODEL_WORKERS", "MAX_WORKERS"),
+        least=1,
+        most=40,
+    )
+    python: str = setting(
+        "current",
+        dataclasses.replace(TEXT, metavar="PATH"),
+        'The interpreter of the model\'s environment: "current", a path to a python, or to an environment directory.',
+    )
+    start_timeout: float = setting(
+        600.0, DURATION, "How long a worker may take to load the model.", least=0.1, most=_DAY
+    )
+    timeout: float = setting(
+        600.0,
+        DURATION,
+        "How long a request may take, counted from its arrival.",
+        flags=("--timeout", "--request-timeout"),
+        twins=("DRUM_CLIENT_REQUEST_TIMEOUT",),
+        least=0.001,
+        most=_DAY,
+        zero="no limit",
+    )
+    timeout_grace: float = setting(
+        1.0, DURATION, "How long a worker may go on past the deadline before it is killed.", least=0, most=_DAY
+    )
+    cancel_grace: float = setting(
+        10.0, DURATION, "How long a call may go on after its client has left.", least=0, most=_DAY
+    )
+    memory_limit: int | None = setting(None, SIZE, "The most memory that one worker may use.", least=32 * _MIB)
+    max_restarts: int = setting(
+        5, INTEGER, "How many failed starts in a row make the model failed.", least=0, most=1000, commands=_SERVE
+    )
+    restart_backoff: float = setting(
+        0.5,
+        DURATION,
+        "The wait before a second restart; it doubles with each further one, up to 30 s.",
+        least=0,
+        most=30,
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """What is refused rather than taken on."""
+
+    max_body: int = setting(_GIB, SIZE, "The largest request body.", least=1)
+    max_decompressed: int = setting(4 * _GIB, SIZE, "The largest body once it is decompressed or decoded.", least=1)
+    queue: int = setting(
+        1024, INTEGER, "How many requests may wait for a worker.", least=0, most=1_000_000, commands=_SERVE
+    )
+    max_bytes_in_flight: int = setting(
+        4 * _GIB, SIZE, "The most bytes of request bodies held at a time.", least=1, commands=_SERVE
+    )
+    max_parts: int = setting(32, INTEGER, "The most parts of a multipart body.", least=1, most=10_000, commands=_SERVE)
+    max_part_headers: int = setting(
+        16 * _KIB, SIZE, "The largest headers of one multipart part.", least=256, most=_MIB, commands=_SERVE
+    )
+    poison_time: float = setting(
+        300.0,
+        DURATION,
+        "How long a body that has killed two workers is refused.",
+        least=0,
+        most=_DAY,
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """Logs, which go to standard error."""
+
+    level: str = setting(
+        "info",
+        choice("noset", "debug", "info", "warn", "warning", "error", "critical"),
+        "The least level that is written; --verbose is short for debug.",
+        flags=("--logging-level", "--log-level"),
+        twins=("LOGGING_LEVEL",),
+    )
+    worker_lines_per_second: int = setting(
+        1000,
+        INTEGER,
+        "How many lines a second of a worker's output are logged; what is over is counted.",
+        least=1,
+        most=1_000_000,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole tree."""
+
+    model: ModelSettings = ModelSettings()
+    server: ServerSettings = ServerSettings()
+    workers: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSettings,
+    "server": ServerSettings,
+    "workers": WorkerSettings,
+    "limits": LimitSettings,
+    "log": LogSettings,
+}
+"""The dataclass of each section, in the order of the tree."""
+
+OPTIONS: tuple[Option, ...] = tuple(
+    option for section, settings_class in SECTIONS.items() for option in options_of(section, settings_class)
+)
+"""Every setting, in order."""
+
+ADDRESS_OPTION = Option(
+    section="server",
+    name="address",
+    kind=ADDRESS,
+    help="Host and port in one. The default, 127.0.0.1:8080, is reached from this machine only: nothing asks a caller "
+    "who he is, so 0.0.0.0 (every interface) is yours to choose, as in a container.",
+    default=None,
+    flags=("--address",),
+    twins=("ADDRESS",),
+    commands=_SERVE,
+)
+"""Sets ``server.host`` and ``server.port`` at once; where one source has both, the single ones win."""

@@ -1,0 +1,130 @@
+"""Every error of the server, as one tree by who has to act. Imports nothing of ours; knows no HTTP status.
+
+::
+
+    BacklineError
+    ├── ConfigError              the operator: a flag, a variable, backline.toml or the model's metadata file
+    ├── ModelLoadFailed          the model's author: no worker could load the model
+    ├── RequestRefused           the client, or nobody: not accepted, nothing was done
+    │   ├── BodyTooLarge, HeadersTooLarge, MalformedMultipart, BadRequest
+    │   ├── QueueFull, ServerDraining, ModelLoading, PoisonRequest
+    ├── DeadlineExceeded         accepted, and not answered in time
+    ├── WorkerDied               accepted, and the worker died on it
+    └── WorkerReported           the worker answered with an error record (its ``code`` says which)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BacklineError(Exception):
+    """Base of every error of ours. ``code`` is stable, for machines; the message is for people."""
+
+    code = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(BacklineError):
+    """A setting or the model's metadata cannot be used: the message names the place, the problem and the mend."""
+
+    code = "config_error"
+
+
+class ModelLoadFailed(BacklineError):
+    """The model could not be loaded; ``traceback`` holds the user's frames where there are any."""
+
+    code = "load_failed"
+
+    def __init__(self, message: str, *, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class RequestRefused(BacklineError):
+    """The request was not accepted; ``retry_after`` is in seconds, where coming back may help."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BodyTooLarge(RequestRefused):
+    """The body is over ``--max-body``."""
+
+    code = "body_too_large"
+
+
+class MalformedMultipart(RequestRefused):
+    """The multipart framing is broken, or it has too many or too large parts or headers."""
+
+    code = "malformed_multipart"
+
+
+class BadRequest(RequestRefused):
+    """A header or the query string cannot be used."""
+
+    code = "bad_request"
+
+
+class QueueFull(RequestRefused):
+    """As many requests wait as ``--queue`` allows."""
+
+    code = "queue_full"
+
+
+class ServerDraining(RequestRefused):
+    """The server is shutting down and takes no new work."""
+
+    code = "draining"
+
+
+class ModelLoading(RequestRefused):
+    """No worker has loaded the model yet."""
+
+    code = "loading"
+
+
+class PoisonRequest(RequestRefused):
+    """A request with this very content has killed two workers; its like is refused for a while."""
+
+    code = "poison_request"
+
+
+class DeadlineExceeded(BacklineError):
+    """The deadline passed before the answer was there; ``in_queue`` says whether a worker ever saw the request."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, message: str, *, in_queue: bool) -> None:
+        super().__init__(message)
+        self.in_queue = in_queue
+
+
+class WorkerDied(BacklineError):
+    """The worker died while it held the request, and the request could not be tried again.
+
+    ``while_decoding``: it died reading the body, so the body is at fault rather than the model.
+    """
+
+    code = "worker_died"
+
+    def __init__(self, message: str, *, while_decoding: bool = False) -> None:
+        super().__init__(message)
+        self.while_decoding = while_decoding
+
+
+class WorkerReported(BacklineError):
+    """A worker answered with an error record; ``code`` is the record's."""
+
+    def __init__(
+        self, code: str, message: str, *, error_type: str, details: dict[str, Any], traceback: str | None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.error_type = error_type
+        self.details = details
+        self.traceback = traceback

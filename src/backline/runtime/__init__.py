@@ -1,0 +1,1 @@
+"""Worker processes: starting, watching, replacing them, and handing them requests."""

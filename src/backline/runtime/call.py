@@ -1,0 +1,97 @@
+"""One request on its way through the dispatcher and a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+from typing import TYPE_CHECKING, Any
+
+from backline_worker.channel import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backline.runtime.payload import Payload
+    from backline.runtime.worker import Worker
+    from backline_worker.types import Buffer
+
+
+class CallState(enum.Enum):
+    """Where a call is; changed by the dispatcher only."""
+
+    NEW = "new"  # made, not yet submitted
+    WAITING = "waiting"  # in the queue
+    RUNNING = "running"  # a worker has it
+    ABANDONED = "abandoned"  # a worker has it, and nobody waits for the answer any more
+    DONE = "done"  # answered, or given up; its payload is released
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """A worker's complete answer. ``seconds`` maps the stages decode, predict and encode to their durations."""
+
+    content_type: str
+    body: Buffer
+    headers: dict[str, str]
+    seconds: dict[str, float]
+    header: dict[str, Any]
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    pass
+
+
+class Call:
+    """A request with its payload, its deadline and the future of its reply.
+
+    Resource handling: the dispatcher takes the payload over on ``submit`` and closes it when the call has left both the
+    queue and the worker; the caller only awaits ``future``.
+    """
+
+    __slots__ = (
+        "abandon_timer",
+        "deadline",
+        "deadline_timer",
+        "decode_deaths",
+        "future",
+        "header",
+        "id",
+        "kills",
+        "kind",
+        "payload",
+        "progress",
+        "request_id",
+        "retryable",
+        "state",
+        "submitted",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        *,
+        header: dict[str, Any],
+        payload: Payload,
+        request_id: str,
+        deadline: float | None,
+        retryable: bool,
+        kind: Kind = Kind.REQUEST,
+        progress: Callable[[dict[str, Any]], None] = _ignore,
+    ) -> None:
+        self.kind = kind
+        self.id = 0  # given by the dispatcher
+        self.header = header
+        self.payload = payload
+        self.request_id = request_id
+        self.deadline = deadline  # in the loop's time
+        self.retryable = retryable  # answering it twice does no harm
+        self.state = CallState.NEW
+        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.deadline_timer: asyncio.TimerHandle | None = None
+        self.abandon_timer: asyncio.TimerHandle | None = None
+        self.kills = 0
+        self.decode_deaths = 0
+        self.submitted = 0.0
+        self.worker: Worker | None = None
+        self.progress = progress

@@ -1,0 +1,51 @@
+"""A model being served: payload directory, dispatcher and supervisor as one thing with one lifetime."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from backline.runtime.dispatcher import Dispatcher
+from backline.runtime.payload import PayloadDirectory
+from backline.runtime.supervisor import Supervisor
+from backline.runtime.worker import Worker, WorkerPlan
+
+if TYPE_CHECKING:
+    from backline.config.settings import Settings
+
+
+class ModelService:
+    """What the API and the batch commands talk to. Made by ``running``, which owns everything in it."""
+
+    def __init__(self, settings: Settings, spec: dict[str, Any], payloads: PayloadDirectory) -> None:
+        self.payloads = payloads
+        self.dispatcher = Dispatcher(settings.limits, settings.workers, on_out_of_memory=self._replace)
+        plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
+        self.supervisor = Supervisor(
+            plan, settings.workers, self.dispatcher, log_lines_per_second=settings.log.worker_lines_per_second
+        )
+
+    def _replace(self, worker: Worker) -> None:
+        self.supervisor.replace(worker)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, spec: dict[str, Any]) -> AsyncIterator[ModelService]:
+    """Start the workers and return at once, before they are ready; stop them on leaving.
+
+    Cancellation: the workers are killed and waited for.
+    """
+    payloads = PayloadDirectory()
+    try:
+        service = ModelService(settings, spec, payloads)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(service.supervisor.run())
+            try:
+                yield service
+            finally:
+                service.dispatcher.drain()
+                await service.supervisor.stop()
+    finally:
+        payloads.close()

@@ -1,0 +1,347 @@
+"""One worker process as the server sees it: its state, its channel, the call it is busy with.
+
+::
+
+    STARTING ──connected──▶ LOADING ──READY frame──▶ READY ⇄ BUSY
+        │                      │                       │      │
+        │                      │                       └──────┴──stop()──▶ DRAINING
+        └──────────────────────┴───────── process gone ──────────────────────┴──▶ DEAD
+
+``state`` is changed by ``_change`` only. A worker dies once; its call, if it had one, is then handed back to the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from backline.errors import ModelLoadFailed, WorkerReported
+from backline.runtime.call import Call, Reply
+from backline.runtime.launch import Launched, launch_worker
+from backline_worker import channel
+from backline_worker.channel import Kind
+from backline_worker.status import StatusPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backline.observe.worker_log import WorkerLog
+
+logger = logging.getLogger("backline.runtime")
+
+_PIPE_BYTES = 1 << 16
+_LAST_OUTPUT_TIMEOUT = 1.0  # seconds for the last lines after the process is gone
+_CONNECT_TIMEOUT = 30.0
+
+
+class WorkerState(enum.Enum):
+    """The life of a worker; see the picture above."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a worker said when it was ready."""
+
+    description: dict[str, Any]
+    warm_up: dict[str, Any] | None
+    load_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """How to start a worker: the same for every worker of a model."""
+
+    python: str
+    spec: dict[str, Any]
+    payload_directory: str
+
+
+class WorkerOwner(Protocol):
+    """Told by a worker, from the event loop, when something has changed."""
+
+    def call_finished(self, worker: Worker, call: Call, result: Reply | WorkerReported) -> None:
+        """The worker has answered and is free again."""
+
+    def call_lost(self, worker: Worker, call: Call) -> None:
+        """The worker is dead, and this call was in its hands."""
+
+
+class Worker(asyncio.Protocol):
+    """Owns one worker process from start to end."""
+
+    def __init__(
+        self, number: int, plan: WorkerPlan, owner: WorkerOwner, make_log: Callable[[Worker], WorkerLog]
+    ) -> None:
+        self.number = number
+        self.state = WorkerState.STARTING
+        self.call: Call | None = None
+        self.answered = 0  # calls
+        self.pid: int | None = None
+        self.death_reason: str | None = None
+        self.retiring = False  # takes no further call; its replacement is on the way
+        self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self.recent: dict[int, str] = {}  # channel id -> request id, for lines that arrive after the answer
+        self.log = make_log(self)
+        self.started_at = time.monotonic()
+        self._unburdened = asyncio.Event()  # set when it has no call
+        self._plan = plan
+        self._owner = owner
+        self._decoder = channel.FrameDecoder()
+        self._transport: asyncio.WriteTransport | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._status: StatusPage | None = None
+        self._status_path = Path(plan.payload_directory, f"status-{id(self):x}-{time.monotonic_ns():x}")
+
+    # --- life
+
+    async def run(self) -> None:
+        """Start the process; return when it is gone and everything of it is cleaned up. Cancelling kills it."""
+        try:
+            self._status = StatusPage(str(self._status_path), create=True)
+            launched = await launch_worker(self._plan.python, accept_timeout=_CONNECT_TIMEOUT)
+            self._process = launched.process
+            self.pid = launched.process.pid
+            async with asyncio.TaskGroup() as group:
+                pumps = [
+                    group.create_task(self._pump(launched.process.stdout)),
+                    group.create_task(self._pump(launched.process.stderr)),
+                ]
+                await self._attend(launched)
+                # A child process of the model may still hold a pipe open, so the wait for the last lines is bounded.
+                _, unfinished = await asyncio.wait(pumps, timeout=_LAST_OUTPUT_TIMEOUT)
+                for pump in unfinished:
+                    pump.cancel()
+        except* OSError as errors:
+            self.death_reason = f"cannot start {self._plan.python}: {errors.exceptions[0]}"
+        except* Exception:  # a fault of ours ends this worker, which is replaced, and never the server
+            logger.exception("worker %d: fault in the server's own code", self.number)
+            self.death_reason = "a fault in the server's own code; see the log"
+        finally:
+            self._bury()
+
+    async def _attend(self, launched: Launched) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: self, sock=launched.channel)
+            await launched.process.wait()
+        finally:
+            # Also on cancellation; and whatever the model started must not outlive it.
+            self._signal(signal.SIGKILL)
+            if self._transport is not None:
+                self._transport.abort()
+
+    async def _pump(self, pipe: asyncio.StreamReader | None) -> None:
+        assert pipe is not None
+        reader = self.log.reader()
+        try:
+            while data := await pipe.read(_PIPE_BYTES):
+                reader.feed(data)
+        finally:
+            reader.close()
+
+    def _bury(self) -> None:
+        """Note the death, hand the call back, free what the server held for the process."""
+        self._change(WorkerState.DEAD)
+        self.log.close()
+        if self.death_reason is None:
+            self.death_reason = self._describe_exit()
+        if not self.ready.done():
+            self.ready.set_exception(ModelLoadFailed(self._describe_failed_start()))
+            self.ready.exception()  # retrieved: whoever waits sees it all the same
+        call, self.call = self.call, None
+        self._unburdened.set()
+        try:
+            if call is not None:
+                self._owner.call_lost(self, call)
+        finally:
+            if self._status is not None:
+                self._status.close()
+                self._status = None
+            self._status_path.unlink(missing_ok=True)
+            for left in Path(self._plan.payload_directory).glob(f"answer-{self.pid}-*"):
+                left.unlink(missing_ok=True)
+
+    async def stop(self, grace: float) -> None:
+        """Ask the worker to end, then make it; ``run`` returns soon after. ``grace`` in seconds."""
+        if self.state is WorkerState.DEAD:
+            return
+        self._change(WorkerState.DRAINING)
+        if self._transport is not None:
+            self._transport.write(channel.encode_prefix(Kind.STOP, 0, {}, 0))
+        if self._process is None:
+            return
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._process.wait()
+                return
+            self._signal(signal_number)
+
+    async def retire(self, grace: float) -> None:
+        """Take no further call, finish the one in hand, then stop; a call's own deadline bounds the wait."""
+        self.retiring = True
+        if self.call is not None:
+            await self._unburdened.wait()
+        await self.stop(grace)
+
+    def kill(self, reason: str) -> None:
+        """Kill the process at once; ``reason`` is for the log and for the error of its call."""
+        if self.state is not WorkerState.DEAD and self.death_reason is None:
+            self.death_reason = reason
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The process leads its own group, so its children go with it.
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    # --- calls
+
+    def is_free(self) -> bool:
+        """Whether it can take a call now."""
+        return self.state is WorkerState.READY and not self.retiring
+
+    def start_call(self, call: Call) -> None:
+        """Hand over a call; the worker must be free."""
+        assert self.is_free()
+        assert self._transport is not None
+        self.call = call
+        self.recent[call.id] = call.request_id
+        if len(self.recent) > 64:  # noqa: PLR2004
+            del self.recent[next(iter(self.recent))]
+        self._unburdened.clear()
+        self._change(WorkerState.BUSY)
+        payload = call.payload
+        if payload.data is not None:
+            prefix = channel.encode_prefix(call.kind, call.id, call.header, payload.size)
+            self._transport.write(prefix + payload.data)
+        else:
+            header = {**call.header, "file": {"path": payload.path, "length": payload.size}}
+            self._transport.write(channel.encode_prefix(call.kind, call.id, header, 0))
+
+    def progress_of(self, call: Call) -> str:
+        """Return the stage at which the call is or was, ``"idle"`` when it has not been started."""
+        if self._status is None:
+            return "idle"
+        request_id, stage = self._status.read()
+        return stage if request_id == call.id else "idle"
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not subclasses of asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._change(WorkerState.LOADING)
+        start = {
+            "spec": self._plan.spec,
+            "payload_directory": self._plan.payload_directory,
+            "status_page": str(self._status_path),
+        }
+        self._transport.write(channel.encode_prefix(Kind.START, 0, start, 0))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._handle(frame)
+        except channel.ProtocolError as exc:
+            self.kill(f"it broke the channel: {exc}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # The channel is gone, so the process is of no further use, even if it lives (a hook that closes descriptors).
+        del exc
+        if self.state not in (WorkerState.DEAD, WorkerState.DRAINING):
+            self._change(WorkerState.DRAINING)
+            self._signal(signal.SIGKILL)
+
+    def _handle(self, frame: channel.Frame) -> None:
+        match frame.kind:
+            case Kind.ANSWER | Kind.ERROR:
+                self._finish(frame)
+            case Kind.READY:
+                self._change(WorkerState.READY)
+                self.ready.set_result(Ready(**frame.header))
+            case Kind.LOAD_FAILED:
+                if not self.ready.done():
+                    record = frame.header
+                    self.ready.set_exception(LoadRefused(record["message"], traceback=record["traceback"]))
+            case Kind.HELLO | Kind.PONG:
+                pass
+            case Kind.PROGRESS:
+                if self.call is not None and frame.request_id == self.call.id:
+                    self.call.progress(frame.header)
+            case _:
+                raise channel.ProtocolError(f"a worker cannot send {frame.kind.name}")
+
+    def _finish(self, frame: channel.Frame) -> None:
+        call = self.call
+        if call is None or frame.request_id != call.id:
+            raise channel.ProtocolError(f"an answer to request {frame.request_id}, which it was not asked")
+        header = frame.header
+        result: Reply | WorkerReported
+        if frame.kind is Kind.ERROR:
+            result = WorkerReported(
+                header["code"],
+                header["message"],
+                error_type=header["type"],
+                details=header["details"],
+                traceback=header["traceback"],
+            )
+        else:
+            body = channel.take_payload(frame)
+            if "file" in header:
+                Path(header["file"]["path"]).unlink()
+            result = Reply(
+                header.get("content_type", ""), body, header.get("headers", {}), header.get("seconds", {}), header
+            )
+        self.call = None
+        self._unburdened.set()
+        self.answered += 1
+        if self.state is WorkerState.BUSY:
+            self._change(WorkerState.READY)
+        self._owner.call_finished(self, call, result)
+
+    # --- words
+
+    def _change(self, state: WorkerState) -> None:
+        if self.state is not state:
+            if state not in (WorkerState.READY, WorkerState.BUSY) or self.state is WorkerState.LOADING:
+                logger.debug("worker %d (pid %s): %s -> %s", self.number, self.pid, self.state.value, state.value)
+            self.state = state
+
+    def _describe_exit(self) -> str:
+        code = None if self._process is None else self._process.returncode
+        if code is None:
+            return "it was never started"
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+            return f"killed by {name}"
+        return f"exited with code {code}"
+
+    def _describe_failed_start(self) -> str:
+        text = f"the worker ended before the model was loaded: {self.death_reason}"
+        if self.log.tail:
+            text += "\nLast output of the worker:\n" + "\n".join(f"  {line}" for line in self.log.tail)
+        return text
+
+
+class LoadRefused(ModelLoadFailed):
+    """The worker itself said why the model does not load: trying again changes nothing."""

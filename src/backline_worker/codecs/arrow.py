@@ -1,0 +1,89 @@
+"""Arrow IPC, stream and file (Feather is such a file).
+
+pyarrow segfaults on damaged streams whose columns are used unvalidated, and allocates what a stream declares. So the
+framing is walked first, then each batch is fully validated, and only then is anything computed from it.
+
+What does not survive a round trip: see ``arrow_table``; index names, extension types (their storage is what is read).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List, Sequence
+
+from ..errors import DecodeError, DecompressedTooLarge, RequestError
+from ..types import Buffer
+from . import arrow_ipc, arrow_table
+from ._libraries import pandas_for, pyarrow_for
+from .cells import Column
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def decode_stream(data: Buffer, *, max_bytes: int) -> DataFrame:
+    """Return the table of a stream; raises ``EmptyBody``, ``DecodeError`` or ``DecompressedTooLarge``."""
+    pyarrow = pyarrow_for("reading an Arrow stream")
+    arrow_ipc.check_stream(data, max_bytes)
+    return _decode(pyarrow, pyarrow.ipc.open_stream, data, "the Arrow stream", max_bytes)
+
+
+def decode_file(data: Buffer, *, max_bytes: int) -> DataFrame:
+    """Return the table of a file; raises ``EmptyBody``, ``DecodeError`` or ``DecompressedTooLarge``."""
+    pyarrow = pyarrow_for("reading an Arrow file")
+    arrow_ipc.check_file(data, max_bytes)
+    return _decode(pyarrow, pyarrow.ipc.open_file, data, "the Arrow file", max_bytes)
+
+
+def encode_stream(columns: Sequence[Column], rows: int) -> bytes:
+    """Return the columns as one uncompressed stream."""
+    pyarrow = pyarrow_for("an Arrow stream", answering=True)
+    table = arrow_table.from_columns(pyarrow, columns, rows)
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _decode(pyarrow: Any, opener: Any, data: Buffer, what: str, max_bytes: int) -> DataFrame:
+    pandas = pandas_for("reading Arrow")
+    try:
+        table = _read(pyarrow, opener, data, max_bytes)
+        return arrow_table.to_frame(pyarrow, pandas, table, max_bytes=max_bytes, what=what)
+    except RequestError:
+        raise
+    except pyarrow.ArrowMemoryError as exc:
+        raise DecompressedTooLarge(f"{what} declares more data than there is memory: {exc}") from exc
+    except MemoryError:
+        raise
+    except Exception as exc:
+        raise DecodeError(f"{what} cannot be read: {exc}") from exc
+
+
+def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
+    """Return the validated table; the bytes of its buffers are counted as they come."""
+    reader = opener(pyarrow.BufferReader(pyarrow.py_buffer(data)))
+    batches: List[Any] = []
+    total = 0
+    for batch in _batches(reader):
+        batch.validate(full=True)
+        total += _size(batch)
+        if total > max_bytes:
+            raise DecompressedTooLarge(f"the Arrow data is more than the limit of {max_bytes} bytes")
+        batches.append(batch)
+    table = pyarrow.Table.from_batches(batches, schema=reader.schema)
+    # The schema's own claims, and dictionaries that several batches share.
+    table.validate(full=True)
+    return table
+
+
+def _size(batch: Any) -> int:
+    """Return the batch's bytes; with views, whose extent pyarrow does not tell, those of the buffers they lie in."""
+    if any(str(kind) in arrow_table.VIEWS for kind in batch.schema.types):
+        return int(batch.get_total_buffer_size())
+    return int(batch.nbytes)
+
+
+def _batches(reader: Any) -> Any:
+    if hasattr(reader, "get_batch"):
+        return (reader.get_batch(place) for place in range(reader.num_record_batches))
+    return iter(reader)

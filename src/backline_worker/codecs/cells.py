@@ -1,0 +1,66 @@
+"""Columns on their way out: numpy, pandas and Python values as the few plain types that formats know."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+from typing import Any, List, Tuple
+
+Column = Tuple[str, Any]
+"""A name and its values: a numpy array, a pandas series or a list, one value per row."""
+
+_PLAIN = frozenset({float, int, str, bool, type(None)})
+
+
+def plain_values(values: Any, rows: int) -> List[Any]:
+    """Return one Python value per row: float, int, bool, str, None, or what has no plain form as it is.
+
+    float16 and float32 are widened exactly; what pandas calls missing is None, save NaN among floats.
+    """
+    dtype = getattr(values, "dtype", None)
+    kind = getattr(dtype, "kind", "O")
+    if kind == "f" and getattr(dtype, "itemsize", 8) > 8:
+        values = values.astype("float64")  # long double: its scalars are no Python floats
+    plain = values.tolist() if hasattr(values, "tolist") else list(values)
+    if len(plain) != rows:
+        raise ValueError(f"a column of {len(plain)} values where there are {rows} rows")
+    if set(map(type, plain)) <= _PLAIN:
+        return list(plain)
+    return [plain_value(value) for value in plain]
+
+
+def plain_value(value: Any) -> Any:
+    """Return one value in its plain form; containers are taken apart, times become ISO 8601 text."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(item) for item in value]
+    if isinstance(value, (bool, int, float, str)):
+        # numpy's float64 and str_ are subclasses; so are enums: the exact type keeps their own repr out.
+        for exact in (bool, int, float, str):
+            if isinstance(value, exact):
+                return exact(value)
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        try:
+            text = value.isoformat()
+        except ValueError:
+            return None  # pandas' NaT
+        return None if text == "NaT" else text
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "replace")
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        inner = value.tolist()
+        return str(value) if type(inner) is type(value) else plain_value(inner)
+    return str(value)
+
+
+def is_finite(value: float) -> bool:
+    """Say whether JSON can carry the float."""
+    return math.isfinite(value)

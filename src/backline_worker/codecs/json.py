@@ -1,0 +1,276 @@
+"""JSON tables: records ``[{"a": 1}, ...]``, split form ``{"columns": [...], "data": [[...], ...]}``, and JSON lines.
+
+A null is a missing value: NaN, as in a CSV; a column without any value is a float column of NaN, in one row as in ten
+thousand. Nested values stay Python lists and dicts. An index in the split form is not used.
+
+What does not survive a round trip: NaN and the infinities (written as null), dates (ISO 8601 text), bytes, lone
+surrogates (written as escapes, refused when read), the width of integers and floats.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Sequence
+
+from ..errors import DecodeError, DecompressedTooLarge, EmptyBody
+from ..types import Buffer
+from . import text
+from ._libraries import pandas_for
+from .cells import Column, is_finite, plain_values
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..contract.target_types import Predictions
+
+_WHAT = "the JSON"
+_FORMS = 'send a list of records [{"column": value, ...}, ...] or {"columns": [...], "data": [[...], ...]}'
+_NAN = float("nan")
+# Target types whose answer has one object per row, however many columns there are.
+_OBJECTS = frozenset({"binary", "multiclass", "geopoint"})
+
+
+class _Constant(ValueError):
+    """NaN, Infinity or -Infinity stood in the text."""
+
+
+def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
+    """Return the table of a JSON document, columns in the order in which they first appear.
+
+    Raises ``EmptyBody`` when there is no row, ``DecodeError`` naming the row (``$[3]``) for what is no table, and
+    ``DecompressedTooLarge`` when rows times columns is over ``max_bytes`` (8 bytes each; 0: no limit).
+    """
+    pandas = pandas_for("reading JSON")
+    body = text.decode_text(data, charset, _WHAT)
+    if not body.strip(" \t\r\n"):
+        raise EmptyBody("the JSON is empty; " + _FORMS)
+    document = _parse(body, "the JSON", _DECODER)
+    _refuse_lone_surrogates(document, body)
+    if isinstance(document, list):
+        return _from_records(pandas, document, "$[{}]", max_bytes)
+    if isinstance(document, dict):
+        return _from_split(pandas, document, max_bytes)
+    raise DecodeError(f"the JSON is a {_name(document)}, not a table; {_FORMS}")
+
+
+def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
+    """Return the table of JSON lines, one record a line; blank lines are skipped.
+
+    Raises as ``decode`` does, naming lines (``line 3``).
+    """
+    pandas = pandas_for("reading JSON lines")
+    body = text.decode_text(data, charset, "the JSON lines")
+    records: List[Any] = []
+    # Only a line feed ends a line: splitlines() would cut at characters that may stand inside a JSON string.
+    for number, line in enumerate(body.split("\n"), 1):
+        if line.strip(" \t\r"):
+            record = _parse(line, f"line {number} of the JSON lines", _DECODER)
+            if not isinstance(record, dict):
+                raise DecodeError(
+                    f"line {number} of the JSON lines is a {_name(record)}, not a record; send one object per line"
+                )
+            records.append(record)
+    if not records:
+        raise EmptyBody("there are no JSON lines; send one record per line")
+    _refuse_lone_surrogates(records, body)
+    return _from_records(pandas, records, "record {}", max_bytes)
+
+
+def encode_predictions(predictions: Predictions) -> bytes:
+    """Return ``{"predictions": [...]}``, with ``extraModelOutput`` in split form where there are further columns.
+
+    One value per row, or one object per row for binary, multiclass, geo point and whatever has several columns. Floats
+    read back as the same floats; NaN and the infinities are null.
+    """
+    rows = predictions.rows
+    names = list(predictions.columns)
+    cells = [_cells(values, rows) for values in predictions.columns.values()]
+    target_type = str(getattr(predictions.target_type, "value", predictions.target_type))
+    if len(names) == 1 and target_type not in _OBJECTS:
+        listed = ",".join(cells[0])
+    else:
+        listed = ",".join(_objects(names, cells, rows))
+    answer = '{"predictions":[' + listed + "]"
+    extra = predictions.extra
+    if extra is not None and len(extra.columns):
+        columns = [_cells(extra.iloc[:, place], rows) for place in range(len(extra.columns))]
+        answer += ',"extraModelOutput":{{"columns":{},"index":[{}],"data":[{}]}}'.format(
+            _dumps([str(name) for name in extra.columns]),
+            ",".join(_cells(extra.index, rows)),
+            ",".join("[" + ",".join(row) + "]" for row in zip(*columns)),
+        )
+    return _to_bytes(answer + "}")
+
+
+def encode(columns: Sequence[Column], rows: int) -> bytes:
+    """Return the table as records, one object per row; reads back through ``decode``."""
+    cells = [_cells(values, rows) for _, values in columns]
+    return _to_bytes("[" + ",".join(_objects([name for name, _ in columns], cells, rows)) + "]")
+
+
+def _objects(names: Sequence[str], cells: Sequence[Sequence[str]], rows: int) -> Any:
+    """Return one object's text per row, by filling the cells of each row into one template."""
+    if not names:
+        return ["{}"] * rows
+    keys = (_dumps(str(name)).replace("%", "%%") for name in names)
+    template = "{" + ",".join(key + ":%s" for key in keys) + "}"
+    return map(template.__mod__, zip(*cells))
+
+
+def _cells(values: Any, rows: int) -> List[str]:
+    """Return the JSON text of each value of a column."""
+    plain = plain_values(values, rows)
+    kinds = set(map(type, plain))
+    if kinds <= {float}:
+        cells = list(map(float.__repr__, plain))
+        if not all(map(is_finite, plain)):
+            cells = [cell if is_finite(value) else "null" for cell, value in zip(cells, plain)]
+        return cells
+    if kinds <= {int}:
+        return list(map(int.__repr__, plain))
+    if kinds <= {str}:
+        return list(map(_dumps, plain))
+    return [_dumps(_without_nan(value)) for value in plain]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if is_finite(value) else None
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return value
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _to_bytes(answer: str) -> bytes:
+    # A lone surrogate has no UTF-8 form; its backslash escape is what JSON writes for it.
+    return answer.encode("utf-8", "backslashreplace")
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise _Constant(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _parse(body: str, what: str, decoder: json.JSONDecoder) -> Any:
+    try:
+        return decoder.decode(body)
+    except _Constant as exc:
+        raise DecodeError(f"{what} has a bare {exc}, which JSON does not know; send null for a missing value") from exc
+    except json.JSONDecodeError as exc:
+        raise DecodeError(
+            f"{what} is malformed: {exc.msg} at line {exc.lineno} column {exc.colno}",
+            details={"line": exc.lineno, "column": exc.colno},
+        ) from exc
+    except RecursionError as exc:
+        raise DecodeError(f"{what} is nested too deeply; {_FORMS}") from exc
+    except ValueError as exc:  # an integer of more digits than Python converts
+        raise DecodeError(f"{what} has a number that cannot be read: {exc}") from exc
+
+
+def _refuse_lone_surrogates(document: Any, body: str) -> None:
+    """Refuse half a surrogate pair: it is no character, and string columns of newer pandas cannot hold it."""
+    if "\\ud" not in body and "\\uD" not in body:
+        return
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise DecodeError(
+            f"the JSON has the escape \\u{ord(exc.object[exc.start]):04x} alone, which is half a character; such "
+            "characters need both halves of their surrogate pair"
+        ) from exc
+    except RecursionError as exc:
+        raise DecodeError(f"the JSON is nested too deeply; {_FORMS}") from exc
+
+
+def _from_records(pandas: Any, records: List[Any], place: str, max_bytes: int) -> DataFrame:
+    if not records:
+        raise EmptyBody("the JSON has no rows; " + _FORMS)
+    if set(map(type, records)) != {dict}:
+        for row, record in enumerate(records):
+            if not isinstance(record, dict):
+                raise DecodeError(
+                    f"{place.format(row)} is a {_name(record)}, not a record; {_FORMS}",
+                    details={"row": row},
+                )
+    names: Dict[str, None] = dict.fromkeys(records[0])
+    for record in records:
+        if record.keys() != names.keys():
+            names.update(dict.fromkeys(record))
+            _check_size(len(records), len(names), max_bytes)
+    if not names:
+        raise DecodeError("the JSON's records have no columns; " + _FORMS)
+    _check_size(len(records), len(names), max_bytes)
+    return _frame(pandas, {name: [record.get(name) for record in records] for name in names})
+
+
+def _from_split(pandas: Any, document: Dict[str, Any], max_bytes: int) -> DataFrame:
+    names = document.get("columns")
+    data = document.get("data")
+    if not isinstance(names, list) or not isinstance(data, list):
+        raise DecodeError(f"the JSON is one object and not in split form, so it is no table; {_FORMS}")
+    unknown = sorted(set(document) - {"columns", "data", "index"})
+    if unknown:
+        raise DecodeError(f"$.{unknown[0][:80]} is not part of the split form; {_FORMS}")
+    for place, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise DecodeError(f"$.columns[{place}] is a {_name(name)}, not a column's name")
+    names = [str(name) for name in names]
+    if len(set(names)) != len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DecodeError(f"$.columns has {twice!r} twice; name each column once")
+    if not names:
+        raise DecodeError("$.columns is empty; " + _FORMS)
+    if not data:
+        raise EmptyBody("the JSON has no rows: $.data is empty")
+    for row, values in enumerate(data):
+        if not isinstance(values, list):
+            raise DecodeError(f"$.data[{row}] is a {_name(values)}, not a list", details={"row": row})
+        if len(values) != len(names):
+            raise DecodeError(
+                f"$.data[{row}] has {len(values)} values where $.columns has {len(names)}",
+                details={"row": row},
+            )
+    index = document.get("index")
+    if index is not None and not (isinstance(index, list) and len(index) == len(data)):
+        raise DecodeError(f"$.index is not a list of {len(data)} values, one for each row of $.data")
+    _check_size(len(data), len(names), max_bytes)
+    return _frame(pandas, dict(zip(names, zip(*data))))
+
+
+def _check_size(rows: int, columns: int, max_bytes: int) -> None:
+    # Records that share no key make a table of rows times rows out of a small body.
+    if max_bytes and rows * columns * 8 > max_bytes:
+        raise DecompressedTooLarge(
+            f"the JSON is a table of {rows} rows and {columns} columns, more than the limit of {max_bytes} bytes"
+        )
+
+
+def _frame(pandas: Any, columns: Dict[str, Any]) -> DataFrame:
+    """Return the frame of these columns, each value list typed by itself and missing values as NaN."""
+    return pandas.DataFrame({name: _series_values(pandas, values) for name, values in columns.items()})
+
+
+def _series_values(pandas: Any, values: Any) -> Any:
+    kinds = set(map(type, values))
+    if type(None) in kinds:
+        values = [_NAN if value is None else value for value in values]
+        kinds.discard(type(None))
+        if not kinds:
+            return pandas.Series(values, dtype="float64")
+    if kinds & {list, dict}:
+        return pandas.Series(list(values), dtype=object)
+    return pandas.Series(list(values))
+
+
+def _name(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names[type(value)]

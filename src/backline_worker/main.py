@@ -1,0 +1,279 @@
+"""The worker's life: connect, load, say READY, then answer one frame after another until told to stop.
+
+The main thread does everything. That keeps one request's hooks on one thread without interleaving, which existing
+model folders rely on, and it makes the PING an honest one: it is answered by the loop that answers predictions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any, Dict, List, Optional
+
+from . import channel
+from .channel import Kind
+from .errors import ModelLoadError, OutOfMemory, ReportedError
+from .output import Output
+from .status import StatusPage
+from .types import Answer, Buffer, ModelSpec, Part, Request
+
+EXIT_LOAD_FAILED = 3
+_PR_SET_PDEATHSIG = 1
+
+
+def run(connect: str) -> int:
+    """Serve the model over the channel named by ``connect``, ``fd:N`` or ``tcp:HOST:PORT:TOKEN``; return an exit code."""
+    _die_with_parent()
+    connection = _Connection(_open_socket(connect))
+    output = Output()
+    faulthandler.enable(file=2)  # a segfault leaves its Python stack in the log
+    connection.send(
+        Kind.HELLO, 0, {"pid": os.getpid(), "python": platform.python_version(), "executable": sys.executable}
+    )
+    start = connection.receive()
+    if start is None or start.kind is not Kind.START:
+        return 0
+    worker = _Worker(connection, output, start.header)
+    try:
+        worker.load()
+    except ReportedError as exc:
+        output.end()
+        connection.send(Kind.LOAD_FAILED, 0, exc.to_record())
+        return EXIT_LOAD_FAILED
+    worker.loop()
+    output.end()
+    return 0
+
+
+def _open_socket(connect: str) -> socket.socket:
+    scheme, _, rest = connect.partition(":")
+    if scheme == "fd":
+        connection = socket.socket(fileno=int(rest))
+        connection.set_inheritable(False)
+    else:
+        host, port, token = rest.split(":")
+        connection = socket.create_connection((host, int(port)), timeout=30)
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(token.encode())
+    if hasattr(os, "register_at_fork"):
+        # A child forked by user code must not hold the channel open after this process is gone.
+        os.register_at_fork(after_in_child=connection.close)
+    return connection
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the server dies; elsewhere the end of the channel has to do."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        except (OSError, AttributeError):
+            pass
+
+
+class _Connection:
+    """Blocking frames over a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._decoder = channel.FrameDecoder()
+        self._frames: List[channel.Frame] = []
+
+    def receive(self) -> Optional[channel.Frame]:
+        """Wait for the next frame; ``None`` when the server has gone."""
+        while not self._frames:
+            try:
+                data = self._socket.recv(1 << 18)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self._frames = self._decoder.feed(data)
+        return self._frames.pop(0)
+
+    def send(self, kind: Kind, request_id: int, header: Dict[str, Any], payload: Buffer = b"") -> None:
+        prefix = channel.encode_prefix(kind, request_id, header, len(payload))
+        self._socket.sendall(prefix + payload if len(payload) < 1 << 16 else prefix)
+        if len(payload) >= 1 << 16:
+            self._socket.sendall(payload)
+
+
+class _Worker:
+    """The model and the loop around it."""
+
+    def __init__(self, connection: _Connection, output: Output, start: Dict[str, Any]) -> None:
+        self._connection = connection
+        self._output = output
+        self._spec = ModelSpec.from_json(start["spec"])
+        self._payload_directory = start["payload_directory"]
+        self._status = StatusPage(start["status_page"])
+        self._answers = 0
+
+    def load(self) -> None:
+        """Load the model, warm it up and report READY; raises ``ReportedError`` with what the operator must know."""
+        started = time.monotonic()
+        if self._spec.memory_limit_bytes:
+            _limit_memory(self._spec.memory_limit_bytes)
+        try:
+            from .model import Model
+
+            self._model = Model.load(self._spec)
+            warm_up = self._model.warm_up()
+        except MemoryError as exc:
+            raise ModelLoadError("the model does not fit into the worker's memory limit; raise --memory-limit") from exc
+        # What loading left behind is permanent: keep the collector from walking it again on every full collection.
+        gc.collect()
+        gc.freeze()
+        header = {
+            "description": self._model.description,
+            "warm_up": warm_up,
+            "load_seconds": time.monotonic() - started,
+        }
+        self._output.end()
+        self._connection.send(Kind.READY, 0, header)
+
+    def loop(self) -> None:
+        """Answer frames until STOP or until the server closes the channel."""
+        while True:
+            frame = self._connection.receive()
+            if frame is None or frame.kind is Kind.STOP:
+                return
+            if frame.kind is Kind.REQUEST:
+                self._answer(frame)
+            elif frame.kind is Kind.PING:
+                self._connection.send(Kind.PONG, frame.request_id, {})
+            elif frame.kind is Kind.SCORE:
+                self._score(frame)
+
+    def _answer(self, frame: channel.Frame) -> None:
+        clock = _StageClock(self._status, frame.request_id)
+        self._output.begin(frame.request_id)
+        clock("decode")
+        try:
+            answer = self._call(frame, clock)
+        except ReportedError as exc:
+            self._report(frame.request_id, exc)
+        except MemoryError as exc:
+            error = OutOfMemory(
+                "the worker ran out of memory while it answered; send fewer rows or raise --memory-limit"
+            )
+            error.__cause__ = exc
+            self._report(frame.request_id, error)
+        except Exception as exc:  # a fault of ours must cost this request only, not the worker
+            message = "{} in the worker: {}".format(type(exc).__name__, exc)
+            self._report(frame.request_id, ReportedError(message, traceback=traceback.format_exc()))
+        else:
+            self._output.end()
+            header: Dict[str, Any] = {"content_type": answer.content_type, "seconds": clock.stop()}
+            if answer.headers:
+                header["headers"] = dict(answer.headers)
+            payload = answer.body
+            if len(payload) >= channel.LARGE_PAYLOAD_BYTES:
+                self._answers += 1
+                name = "answer-{}-{}".format(os.getpid(), self._answers)
+                path = channel.write_file(self._payload_directory, name, payload)
+                header["file"] = {"path": path, "length": len(payload)}
+                payload = b""
+            self._status.write(0, "idle")
+            self._connection.send(Kind.ANSWER, frame.request_id, header, payload)
+        self._output.begin(0)
+
+    def _call(self, frame: channel.Frame, clock: "_StageClock") -> Answer:
+        request = _to_request(frame)
+        operations = {
+            "predict": self._model.predict,
+            "unstructured": self._model.unstructured,
+            "transform": self._model.transform,
+            "chat": self._model.chat,
+            "models": self._model.supported_models,
+        }
+        return operations[request.operation](request, clock)
+
+    def _score(self, frame: channel.Frame) -> None:
+        from .score import score_file
+
+        self._output.begin(frame.request_id)
+
+        def report(progress: Dict[str, Any]) -> None:
+            self._connection.send(Kind.PROGRESS, frame.request_id, progress)
+
+        try:
+            summary = score_file(self._model, frame.header, report)
+        except ReportedError as exc:
+            self._report(frame.request_id, exc)
+        except MemoryError as exc:
+            error = OutOfMemory("the worker ran out of memory while it scored the file; raise --memory-limit")
+            error.__cause__ = exc
+            self._report(frame.request_id, error)
+        else:
+            self._output.end()
+            self._connection.send(Kind.ANSWER, frame.request_id, summary)
+        self._output.begin(0)
+
+    def _report(self, request_id: int, error: ReportedError) -> None:
+        self._output.end()
+        self._status.write(0, "idle")
+        self._connection.send(Kind.ERROR, request_id, error.to_record())
+
+
+class _StageClock:
+    """Times the stages of one request and notes them on the status page; handed to the model as ``stage``."""
+
+    def __init__(self, status: StatusPage, request_id: int) -> None:
+        self._status = status
+        self._request_id = request_id
+        self._seconds: Dict[str, float] = {}
+        self._stage = ""
+        self._since = 0.0
+
+    def __call__(self, stage: str) -> None:
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = stage, now
+        self._status.write(self._request_id, stage)
+
+    def stop(self) -> Dict[str, float]:
+        """Return seconds by stage."""
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + time.perf_counter() - self._since
+        return self._seconds
+
+
+def _to_request(frame: channel.Frame) -> Request:
+    header = frame.header
+    payload = channel.take_payload(frame)
+    view = memoryview(payload)
+    parts = []
+    offset = 0
+    for name, content_type, filename, length in header["parts"]:
+        parts.append(Part(name, content_type, view[offset : offset + length], filename))
+        offset += length
+    return Request(
+        operation=header["operation"],
+        parts=parts,
+        content_encoding=header.get("content_encoding", ""),
+        accept=header.get("accept", ""),
+        headers=header.get("headers", {}),
+        query_lists=header.get("query", {}),
+    )
+
+
+def _limit_memory(limit: int) -> None:
+    """Bound the private memory of this process, so that an allocation too large raises ``MemoryError`` here.
+
+    RLIMIT_DATA counts what is really private and writable (since Linux 4.7); RLIMIT_AS would also count mapped files
+    and reserved address space, of which numeric libraries take gigabytes without using them.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,0 +1,498 @@
+"""The loaded model and its pipeline: decode, check the columns, transform, predict, post-process, check, encode."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
+
+from . import artifacts
+from .artifacts.base import Predictor, module_version
+from .artifacts.columns import align
+from .contract import chat as chat_contract
+from .contract import results, shim, unstructured
+from .contract.hooks import Hooks, find_custom, import_custom, translate
+from .contract.metadata import MetadataError, ModelMetadata, parse_metadata
+from .contract.resolve_target import resolve_target
+from .contract.runtime_params import RuntimeParameters, parse_definitions, resolve
+from .contract.schema import Rule, parse_rules, violations
+from .contract.target_types import Predictions, Target, TargetType, match_labels
+from .errors import EmptyBody, MissingPart, ModelLoadError, OperationUnavailable, ResultInvalid, SchemaMismatch
+from .types import Answer, ModelSpec, Part, Request
+
+if TYPE_CHECKING:
+    pass
+
+Stage = Callable[[str], None]
+
+_DATA_HOOKS = ("read_input_data", "transform", "score", "post_process")
+_PREDICTING_HOOKS = ("score", "score_unstructured", "chat")
+_LIBRARY_NAMES = {"sklearn": "scikit-learn"}
+_MAX_EXAMPLE_BYTES = 8 << 10
+_MAX_WARNINGS = 20
+
+
+class Model:
+    """The loaded model: hooks and/or artifact, target type, class labels; one request at a time."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        metadata: ModelMetadata,
+        hooks: Hooks,
+        loaded: _Loaded,
+        target: Target,
+        notes: Sequence[str],
+    ) -> None:
+        """Use ``load``; this only puts together what it made."""
+        self._spec = spec
+        self._hooks = hooks
+        self._model = loaded.model
+        self._predictor = loaded.predictor
+        self._target = target
+        self._input_rules = _rules(metadata, output=False)
+        self._output_rules = _rules(metadata, output=True)
+        self._refuse_unknown = spec.unknown_columns == "refuse"
+        self.description = _describe(hooks, loaded, target, notes)
+
+    @classmethod
+    def load(cls, spec: ModelSpec) -> Model:
+        """Load the model folder; user code runs for the first time here. Raises ``ModelLoadError``.
+
+        Afterwards ``sys.path`` starts with the folder, runtime parameters are in the environment, and ``custom`` and
+        the import shim are importable.
+        """
+        code_dir = os.path.abspath(spec.code_dir)
+        if not os.path.isdir(code_dir):
+            raise ModelLoadError("there is no model folder {}".format(code_dir))
+        with _collected_warnings() as notes:
+            metadata = _metadata(spec, notes)
+            _export_runtime_parameters(spec, metadata, notes)
+            if code_dir in sys.path:
+                sys.path.remove(code_dir)
+            sys.path.insert(0, code_dir)
+            shim.install()
+            path = find_custom(code_dir)
+            hooks = Hooks(None if path is None else import_custom(path, code_dir), code_dir)
+            loaded = _load(code_dir, hooks, notes, has_custom=path is not None)
+            target = resolve_target(spec, metadata, hooks, loaded.predictor)
+        return cls(spec, metadata, hooks, loaded, target, notes)
+
+    @property
+    def target(self) -> Target:
+        """What the predictions look like."""
+        return self._target
+
+    def read_table(self, parts: Sequence[Part], content_encoding: str) -> Any:
+        """Return the rows of a request: what ``read_input_data`` makes of part ``X``, else the decoded table.
+
+        Raises a ``RequestError`` for a body that is none, or what user code raised.
+        """
+        from .codecs import decode_table, decompress
+
+        part, others = _data_part(parts)
+        limit = self._spec.max_decompressed_bytes
+        if "read_input_data" not in self._hooks:
+            return decode_table(part, others, content_encoding=content_encoding, max_bytes=limit)
+        if not len(part.data):
+            raise EmptyBody("the body is empty; send the data to predict on")
+        data = bytes(decompress(part.data, content_encoding, limit))
+        if not self._spec.read_input_data_as_path:
+            return self._hooks.call("read_input_data", data)
+        with _file_holding(data, part.filename) as path:
+            return self._hooks.call("read_input_data", path)
+
+    def predict_table(self, data: Any) -> Predictions:
+        """Return the checked predictions for a frame, one row for each of its rows.
+
+        Raises ``SchemaMismatch`` for columns that the model cannot use, ``ResultInvalid`` for a result that does not
+        fit the target type, and ``HookFailed``, ``UserHTTPError`` or ``OutOfMemory`` for what user code or the library
+        raised.
+        """
+        if self._target.type in (TargetType.UNSTRUCTURED, TargetType.TRANSFORM):
+            operation = "unstructured" if self._target.type is TargetType.UNSTRUCTURED else "transform"
+            raise OperationUnavailable(
+                "the model's target type is {}, so it predicts no tables; use the {} operation".format(
+                    self._target.type.value, operation
+                )
+            )
+        self._check_input(data)
+        rows = _row_count(data)
+        if "transform" in self._hooks:
+            data = self._hooks.call("transform", data, self._model)
+        if "score" in self._hooks:
+            result, source = self._hooks.call("score", data, self._model, **self._label_arguments()), "score"
+        else:
+            predictions = self._predict_by_artifact(data, rows)
+            if "post_process" not in self._hooks:
+                return predictions
+            result, source = results.to_frame(predictions), "the artifact"
+        if "post_process" in self._hooks:
+            result, source = self._hooks.call("post_process", result, self._model), "post_process"
+        return results.check_result(result, self._target, rows, source=source)
+
+    def predict(self, request: Request, stage: Stage) -> Answer:
+        """Answer a request for predictions in the format that ``Accept`` asks for."""
+        from .codecs import available_output, choose_output, encode_predictions
+
+        stage("decode")
+        content_type = choose_output(request.accept, available_output())
+        table = self.read_table(request.parts, request.content_encoding)
+        stage("predict")
+        predictions = self.predict_table(table)
+        stage("encode")
+        return Answer(content_type, encode_predictions(predictions, content_type))
+
+    def transform(self, request: Request, stage: Stage) -> Answer:
+        """Answer a transform request: part ``X``, and ``y`` where the transform takes a target too.
+
+        A lone dense table is the body itself. A pair, or a sparse matrix, whose column names have no place in its
+        format, is answered as multipart: parts ``X``, ``y`` and ``X.colnames``.
+        """
+        from .contract.transform import answer_transform
+
+        if self._target.type is not TargetType.TRANSFORM:
+            raise OperationUnavailable(
+                "the model's target type is {}; only transform models transform".format(self._target.type.value)
+            )
+        stage("decode")
+        x, y = self._read_pair(request)
+        stage("predict")
+        result = self._transform(x, y)
+        stage("encode")
+        return answer_transform(result, x, self._output_rules, request.accept)
+
+    def unstructured(self, request: Request, stage: Stage) -> Answer:
+        """Answer with whatever ``score_unstructured`` returns for the raw body."""
+        from .codecs import decompress
+
+        if "score_unstructured" not in self._hooks:
+            raise OperationUnavailable(
+                "the model has no hook score_unstructured; its target type is {}".format(self._target.type.value)
+            )
+        stage("decode")
+        part = request.parts[0] if request.parts else Part("X", "", b"")
+        data = decompress(part.data, request.content_encoding, self._spec.max_decompressed_bytes) if part.data else b""
+        given = unstructured.read_input(part.content_type, bytes(data))
+        stage("predict")
+        offered: Dict[str, Any] = {
+            "query": unstructured.Query(request.query_lists),
+            "mimetype": given.mimetype,
+            "headers": dict(request.headers),
+        }
+        if given.charset is not None:
+            offered["charset"] = given.charset
+        result = self._hooks.call("score_unstructured", self._model, given.data, **offered)
+        stage("encode")
+        return unstructured.write_result(result)
+
+    def chat(self, request: Request, stage: Stage) -> Answer:
+        """Answer a chat completion request with what ``chat`` returns, as JSON."""
+        from .codecs import decompress
+
+        if "chat" not in self._hooks:
+            raise OperationUnavailable(
+                "the model has no hook chat; define chat(completion_create_params, model) for it"
+            )
+        stage("decode")
+        part = request.parts[0] if request.parts else Part("X", "", b"")
+        data = decompress(part.data, request.content_encoding, self._spec.max_decompressed_bytes) if part.data else b""
+        params = chat_contract.read_params(bytes(data))
+        association = chat_contract.association_id(params, request.headers)
+        stage("predict")
+        result = self._hooks.call("chat", params, self._model, headers=dict(request.headers))
+        stage("encode")
+        if chat_contract.is_stream(result):
+            self._close(result)
+            raise OperationUnavailable(
+                "chat returned a stream of chunks, and streams are not answered yet; send the request with "
+                "stream: false"
+            )
+        return self._guarded("chat", lambda: chat_contract.write_completion(result, association))
+
+    def supported_models(self, request: Request, stage: Stage) -> Answer:
+        """Answer with the models that clients may name: the hook's, else the one of ``LLM_ID``, else none."""
+        if not self._target.type.is_llm:
+            raise OperationUnavailable(
+                "the model's target type is {}; only textgeneration and agenticworkflow models list models".format(
+                    self._target.type.value
+                )
+            )
+        stage("predict")
+        result = None
+        if "get_supported_llm_models" in self._hooks:
+            result = self._hooks.call("get_supported_llm_models", self._model)
+            result = [] if result is None else result
+        llm_id = RuntimeParameters.get("LLM_ID") if RuntimeParameters.has("LLM_ID") else os.environ.get("LLM_ID")
+        stage("encode")
+        return self._guarded("get_supported_llm_models", lambda: chat_contract.write_models(result, llm_id))
+
+    def warm_up(self) -> Optional[Dict[str, Any]]:
+        """Predict once, so that ready means that a prediction has worked; return the request for a person to repeat.
+
+        The rows are those of the example file, else one row of zeros for an artifact that knows its columns and has no
+        hooks. Zeros need not make sense to a model, so their failing means nothing; an example's failing raises
+        ``ModelLoadError``.
+        """
+        from .warm_up import from_example, synthetic
+
+        if self._spec.example is not None:
+            return from_example(self, self._spec.example, _MAX_EXAMPLE_BYTES)
+        predictor = self._predictor
+        if predictor is None or any(name in self._hooks for name in _DATA_HOOKS):
+            return None
+        return synthetic(self, predictor, _MAX_EXAMPLE_BYTES)
+
+    def close(self) -> None:
+        """Release what the model holds besides memory: the event loop of its hooks."""
+        self._hooks.close()
+
+    def _predict_by_artifact(self, data: Any, rows: int) -> Predictions:
+        predictor = self._predictor
+        assert predictor is not None  # resolve_target makes sure that something predicts
+        source = "the model ({})".format(type(predictor.model).__name__)
+        if hasattr(data, "columns"):
+            name = self._target.name
+            data = align(data, predictor, refuse_unknown=self._refuse_unknown, target_name=name)
+        probabilities = self._target.type.has_class_labels
+        try:
+            values = predictor.predict_proba(data) if probabilities else predictor.predict(data)
+        except BaseException as exc:
+            raise translate(exc, "predict", self._hooks.code_dir) from exc
+        if probabilities:
+            classes = self._classes(predictor)
+            return results.check_probabilities(values, classes, self._target, rows, source=source)
+        return results.check_values(values, self._target, rows, source=source)
+
+    def _classes(self, predictor: Predictor) -> Optional[Sequence[Any]]:
+        """Return the class of each of the artifact's columns: its own, or numbers where the labels are just these."""
+        if predictor.classes is not None:
+            return predictor.classes
+        numbers = range(len(self._target.labels))
+        return numbers if match_labels(self._target.labels, numbers) is not None else None
+
+    def _check_input(self, data: Any) -> None:
+        if not self._input_rules or not hasattr(data, "dtypes"):
+            return
+        problems = violations(self._input_rules, data)
+        if problems:
+            raise SchemaMismatch(
+                "the data breaks {} of the model's type schema:\n{}".format(
+                    "a rule" if len(problems) == 1 else "{} rules".format(len(problems)), "\n".join(problems)
+                ),
+                details={"violations": problems},
+            )
+
+    def _label_arguments(self) -> Dict[str, Any]:
+        labels = self._target.labels
+        if self._target.type is TargetType.BINARY:
+            return {"positive_class_label": labels[0], "negative_class_label": labels[1]}
+        if self._target.type is TargetType.MULTICLASS:
+            return {"class_labels": list(labels)}
+        return {}
+
+    def _read_pair(self, request: Request) -> Any:
+        x = self.read_table([part for part in request.parts if part.name != "y"], request.content_encoding)
+        target = [part for part in request.parts if part.name == "y"]
+        if not target:
+            return x, None
+        from .codecs import decode_table
+
+        limit = self._spec.max_decompressed_bytes
+        y = decode_table(target[0], (), content_encoding=request.content_encoding, max_bytes=limit)
+        if len(y.columns) != 1 or len(y) != _row_count(x):
+            raise SchemaMismatch(
+                "part 'y' has {} columns and {} rows; expected one column and {} rows, as in X".format(
+                    len(y.columns), len(y), _row_count(x)
+                )
+            )
+        return x, y.iloc[:, 0]
+
+    def _transform(self, x: Any, y: Any) -> Any:
+        self._check_input(x)
+        if "transform" in self._hooks:
+            return self._hooks.call("transform", x, self._model, y=y)
+        predictor = self._predictor
+        assert predictor is not None
+        if hasattr(x, "columns"):
+            x = align(x, predictor, refuse_unknown=self._refuse_unknown, target_name=self._target.name)
+        try:
+            return predictor.transform(x)
+        except BaseException as exc:
+            raise translate(exc, "transform", self._hooks.code_dir) from exc
+
+    def _guarded(self, hook: str, write: Callable[[], Answer]) -> Answer:
+        """Turn what user objects raise while they are written out into a failure of the hook that made them."""
+        try:
+            return write()
+        except BaseException as exc:
+            raise translate(exc, hook, self._hooks.code_dir) from exc
+
+    def _close(self, stream: Any) -> None:
+        """Close a stream that is not used, so that its clean-up runs now; what that raises concerns nobody."""
+        with contextlib.suppress(Exception):
+            if hasattr(stream, "aclose"):
+                self._hooks.run(stream.aclose())
+            elif hasattr(stream, "close"):
+                stream.close()
+
+
+class _Loaded:
+    """What loading gave: the object that hooks get, and what predicts with it where no hook does."""
+
+    def __init__(self, model: Any, predictor: Optional[Predictor], artifact: Optional[str]) -> None:
+        self.model = model
+        self.predictor = predictor
+        self.artifact = artifact
+
+
+def _load(code_dir: str, hooks: Hooks, notes: List[str], *, has_custom: bool) -> _Loaded:
+    """Run ``init`` and ``load_model``, or open the one artifact."""
+    if "init" in hooks:
+        hooks.load("init", code_dir=code_dir)
+    supported, unsupported = artifacts.find(code_dir)
+    if "load_model" in hooks:
+        model = hooks.load("load_model", code_dir)
+        # Which of several files it read is its own affair.
+        return _Loaded(model, artifacts.wrap(model), supported[0] if len(supported) == 1 else None)
+    if len(supported) > 1:
+        raise ModelLoadError(
+            "found {} artifacts in {}: {}; keep one, or define load_model(code_dir) in custom.py to choose".format(
+                len(supported), code_dir, ", ".join(supported)
+            )
+        )
+    answered_by_hook = any(name in hooks for name in (*_PREDICTING_HOOKS, "transform"))
+    if supported:
+        predictor = artifacts.load(os.path.join(code_dir, supported[0]))
+        notes.extend("{} is not used".format(name) for name in unsupported)
+        return _Loaded(predictor.model, predictor, supported[0])
+    if not answered_by_hook:
+        raise ModelLoadError(_nothing_found(code_dir, hooks, unsupported, has_custom=has_custom))
+    return _Loaded(None, None, None)
+
+
+def _nothing_found(code_dir: str, hooks: Hooks, unsupported: List[str], *, has_custom: bool) -> str:
+    if unsupported:
+        return artifacts.unsupported_message(unsupported) + "; or define load_model and score in custom.py"
+    names = sorted(name for name in os.listdir(code_dir) if not name.startswith(".") and name != "__pycache__")
+    there = ", ".join(names[:20]) + (" and {} more".format(len(names) - 20) if len(names) > 20 else "")
+    if has_custom:
+        defined = "custom.py defines {}".format(", ".join(hooks.names) if hooks.names else "no hook")
+    else:
+        defined = "there is no custom.py"
+    return (
+        "found no model in {}: no artifact ({}), and {}. The folder holds: {}. Put an artifact there, or define "
+        "load_model or one of {} in custom.py".format(
+            code_dir, " ".join(artifacts.extensions()), defined, there or "nothing", ", ".join(_PREDICTING_HOOKS)
+        )
+    )
+
+
+def _metadata(spec: ModelSpec, notes: List[str]) -> ModelMetadata:
+    try:
+        metadata, found = parse_metadata(spec.metadata)
+    except MetadataError as exc:
+        raise ModelLoadError("model-metadata.yaml: {}".format(exc)) from exc
+    if spec.metadata:
+        notes.extend("model-metadata.yaml: {}".format(text) for text in found)
+    return metadata
+
+
+def _export_runtime_parameters(spec: ModelSpec, metadata: ModelMetadata, notes: List[str]) -> None:
+    try:
+        definitions = parse_definitions(metadata.runtime_parameter_definitions)
+        parameters = resolve(definitions, spec.runtime_parameter_values, os.environ)
+        parameters.export(os.environ)
+    except ValueError as exc:
+        raise ModelLoadError(str(exc)) from exc
+    notes.extend(parameters.warnings)
+
+
+def _rules(metadata: ModelMetadata, *, output: bool) -> List[Rule]:
+    raw = metadata.output_requirements if output else metadata.input_requirements
+    name = "output_requirements" if output else "input_requirements"
+    return parse_rules(raw, "typeSchema.{}".format(name), output=output)
+
+
+@contextlib.contextmanager
+def _collected_warnings() -> Iterator[List[str]]:
+    """Collect what is warned about while the model loads; it is shown as well, as without us.
+
+    Deprecations are left out: they are for whoever develops the library.
+    """
+    notes: List[str] = []
+    show = warnings.showwarning
+
+    def collect(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
+            text = "{}: {}".format(category.__name__, message)
+            if text not in notes and len(notes) < _MAX_WARNINGS:
+                notes.append(text)
+        show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = collect
+    try:
+        yield notes
+    finally:
+        warnings.showwarning = show
+
+
+def _describe(hooks: Hooks, loaded: _Loaded, target: Target, notes: Sequence[str]) -> Dict[str, Any]:
+    predictor = loaded.predictor
+    packages = {name: module_version(name) for name in ("pandas", "numpy", "scipy", "pyarrow")}
+    data_hooks = any(name in hooks for name in _DATA_HOOKS)
+    return {
+        "artifact": loaded.artifact,
+        "library": None if predictor is None else _LIBRARY_NAMES.get(predictor.library, predictor.library),
+        "library_version": None if predictor is None else predictor.library_version,
+        "hooks": hooks.names,
+        "target_type": target.type.value,
+        "target_name": target.name,
+        "class_labels": list(target.labels),
+        "features": None if predictor is None or predictor.features is None else list(predictor.features),
+        "python": "{}.{}.{}".format(*sys.version_info[:3]),
+        "packages": {name: version for name, version in packages.items() if version is not None},
+        "chat": "chat" in hooks,
+        "rows_independent": predictor is not None and predictor.rows_independent and not data_hooks,
+        "warnings": list(notes),
+    }
+
+
+def _data_part(parts: Sequence[Part]) -> Any:
+    for place, part in enumerate(parts):
+        if part.name == "X":
+            return part, [*parts[:place], *parts[place + 1 :]]
+    if not parts:
+        raise EmptyBody("the body is empty; send the data to predict on")
+    raise MissingPart(
+        "there is no part named 'X' with the data; the request has {}".format(
+            ", ".join(repr(part.name) for part in parts)
+        ),
+        details={"parts": [part.name for part in parts]},
+    )
+
+
+@contextlib.contextmanager
+def _file_holding(data: bytes, filename: Optional[str]) -> Iterator[str]:
+    suffix = os.path.splitext(filename or "")[1] or ".csv"
+    descriptor, path = tempfile.mkstemp(suffix=suffix, prefix="backline-input-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _row_count(data: Any) -> int:
+    shape = getattr(data, "shape", None)
+    try:
+        return int(shape[0]) if shape else len(data)
+    except TypeError:
+        raise ResultInvalid(
+            "read_input_data returned {}, which has no rows; expected a DataFrame".format(type(data).__name__)
+        ) from None

@@ -1,0 +1,138 @@
+"""Runs ``backline serve`` as users do: a process of its own, on a free port, until the test is over."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+START_TIMEOUT = 60.0  # seconds from spawn to the line that names the address
+READY_TIMEOUT = (
+    180.0  # seconds from there to the readiness asked for: the machine may be building or training beside us
+)
+STOP_TIMEOUT = 20.0  # seconds from SIGTERM to the exit
+
+_LISTENING = re.compile(r"^Listening on (http://\S+)", re.MULTILINE)
+_LOG_TAIL = 20_000  # characters
+# Variables that the server reads: a test must not depend on the shell it was started from.
+_SETTINGS = re.compile(
+    r"BACKLINE_.*|DRUM_.*|MLOPS_.*|ADDRESS|CLASS_LABELS.*|CODE_DIR|CUSTOM_MODEL_WORKERS|LLM_ID|LOGGING_LEVEL|MAX_WORKERS"
+    r"|(NEGATIVE|POSITIVE)_CLASS_LABEL|RUNTIME_PARAMS_FILE|SHOW_STACKTRACE|TARGET_(NAME|TYPE)|URL_PREFIX|WITH_ERROR_SERVER"
+)
+
+_running: list[Server] = []
+
+
+class Server:
+    """A running ``backline serve``; ``running_server`` and the fixture ``serve`` stop what they have started."""
+
+    def __init__(self, command: Sequence[str], process: subprocess.Popen[bytes], log_file: Path) -> None:
+        self.command = command
+        self.process = process
+        self.log_file = log_file
+        self.url = ""
+
+    def log(self) -> str:
+        """Return everything that the server has written so far, on stdout and stderr."""
+        return self.log_file.read_text(errors="replace")
+
+    def wait_listening(self) -> None:
+        """Wait for the line that names the address and note it in ``url``."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while (found := _LISTENING.search(self.log())) is None:
+            self._check_alive("listening", deadline)
+            time.sleep(0.02)
+        self.url = found[1].rstrip("/")
+
+    def wait_ready(self, status: int = 200) -> None:
+        """Wait until ``/readyz`` answers with ``status``."""
+        deadline = time.monotonic() + READY_TIMEOUT
+        while (seen := self._ready_status()) != status:
+            self._check_alive(f"/readyz answering {status} (now {seen})", deadline)
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        """Terminate, and kill what does not go; return the exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(
+                f"the server did not stop within {STOP_TIMEOUT:.0f} s of SIGTERM\n{self.tail()}"
+            ) from None
+
+    def tail(self) -> str:
+        """Return the last part of the log, with a title, for failure messages."""
+        return f"--- log of pid {self.process.pid} ({' '.join(self.command)})\n{self.log()[-_LOG_TAIL:]}"
+
+    def _ready_status(self) -> int | None:
+        parts = urllib.parse.urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        try:
+            connection.request("GET", f"{parts.path}/readyz")
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def _check_alive(self, waiting_for: str, deadline: float) -> None:
+        code = self.process.poll()
+        if code is not None:
+            raise AssertionError(f"the server exited with {code} before {waiting_for}\n{self.tail()}")
+        if time.monotonic() > deadline:
+            raise AssertionError(f"timed out waiting for {waiting_for}\n{self.tail()}")
+
+
+class ServeFixture(Protocol):
+    """The fixture ``serve``: starts servers that are stopped when the test ends."""
+
+    def __call__(
+        self, folder: Path, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
+    ) -> Server:
+        """Start ``backline serve FOLDER FLAGS`` and return once ``/readyz`` answers ``ready``.
+
+        ``ready=None`` waits for the address only. ``env`` is added to the environment. Raises ``AssertionError`` with
+        the log when the server exits or takes too long.
+        """
+
+
+@contextlib.contextmanager
+def running_server(
+    log_file: Path, folder: Path, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
+) -> Iterator[Server]:
+    """Run a server for the block; see ``ServeFixture`` for the arguments."""
+    environ = {name: value for name, value in os.environ.items() if not _SETTINGS.fullmatch(name)} | dict(env or {})
+    command = [sys.executable, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0", *flags]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=log_file.parent
+        )
+    server = Server(command, process, log_file)
+    _running.append(server)
+    try:
+        server.wait_listening()
+        if ready is not None:
+            server.wait_ready(ready)
+        yield server
+    finally:
+        try:
+            server.stop()
+        finally:
+            _running.remove(server)
+
+
+def running_logs() -> list[str]:
+    """Return the logs of the servers that run now, for the report of a test that has failed."""
+    return [server.tail() for server in _running]
