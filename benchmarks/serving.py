@@ -144,9 +144,10 @@ def table(figures: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
     """Return the medians as Markdown, with the ratio to the first contender."""
     first = arguments.contenders[0]
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
-        f"medians of {arguments.rounds} rounds of {arguments.seconds} s; requests/s, p50 ms / p99 ms, "
-        f"ratio to {first} in the same run.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
+        + f"Python {platform.python_version()}.",
+        f"Medians of {arguments.rounds} rounds of {arguments.seconds} s: requests/s, p50 / p99 in ms, "
+        + f"and the ratio of the rate to that of {first} in the same run.",
     ]
     for model in MODELS:
         lines += ["", f"| {model}, 1 row | " + " | ".join(f"{n} clients" for n in arguments.clients) + " |"]
@@ -159,7 +160,7 @@ def table(figures: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
                 ratio = mine["per_second"] / base["per_second"]
                 bad = f", {mine['bad']:.0f} bad" if mine["bad"] else ""
                 cells.append(
-                    f"{mine['per_second']:,.0f}/s, {mine['p50_ms']:.1f} / {mine['p99_ms']:.1f}, ×{ratio:.2f}{bad}"
+                    f"{mine['per_second']:,.0f}/s, {mine['p50_ms']:.1f} / {mine['p99_ms']:.1f}, {ratio:.2f}x{bad}"
                 )
             lines.append(f"| {contender} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

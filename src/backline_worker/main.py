@@ -6,6 +6,7 @@ model folders rely on, and it makes the PING an honest one: it is answered by th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -30,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(connect: str) -> int:
-    """Serve the model over the channel named by ``connect``, ``fd:N`` or ``tcp:HOST:PORT:TOKEN``; return an exit code."""
+    """Serve the model over the channel ``connect`` names, ``fd:N`` or ``tcp:HOST:PORT:TOKEN``; return an exit code."""
     _die_with_parent()
     connection = _Connection(_open_socket(connect))
     output = Output()
@@ -73,10 +74,8 @@ def _open_socket(connect: str) -> socket.socket:
 def _die_with_parent() -> None:
     """Ask Linux to kill this process when the server dies; elsewhere the end of the channel has to do."""
     if sys.platform == "linux":
-        try:
+        with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        except (OSError, AttributeError):
-            pass
 
 
 class _Connection:
@@ -186,7 +185,7 @@ class _Worker:
             self._connection.send(Kind.ANSWER, frame.request_id, header, payload)
         self._output.begin(0)
 
-    def _call(self, frame: channel.Frame, clock: "_StageClock") -> Answer:
+    def _call(self, frame: channel.Frame, clock: _StageClock) -> Answer:
         request = _to_request(frame)
         operations = {
             "predict": self._model.predict,

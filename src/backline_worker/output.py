@@ -1,7 +1,7 @@
-"""What user code prints, line by line to a pipe that the server reads; never to the channel.
+r"""What user code prints, line by line to a pipe that the server reads; never to the channel.
 
 Each pipe carries plain text lines. Before the first line that is written within a request there is a marker line
-``\\0<request id>\\n``, so that the server can tell whose line it is. Output of C code, or of child processes, has no
+``\0<request id>\n``, so that the server can tell whose line it is. Output of C code, or of child processes, has no
 marker of its own and counts for whoever's marker was last.
 """
 
@@ -11,7 +11,7 @@ import fcntl
 import io
 import os
 import sys
-from typing import Optional
+from typing import Optional, cast
 
 from .types import Buffer
 
@@ -19,7 +19,7 @@ from .types import Buffer
 class _Pipe(io.RawIOBase):
     """The raw end: writes through a private duplicate, so closing descriptor 1 or 2 does not lose what follows."""
 
-    def __init__(self, descriptor: int, output: "Output") -> None:
+    def __init__(self, descriptor: int, output: Output) -> None:
         super().__init__()
         # A high number keeps the copy out of the way of code that closes "all" descriptors from 3 up to a dozen.
         self._descriptor = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 200)
@@ -63,7 +63,7 @@ class Output:
         sys.__stdout__, sys.__stderr__ = self._stdout, self._stderr  # type: ignore[misc]
 
     def _open(self, descriptor: int) -> _Stream:
-        buffered = io.BufferedWriter(_Pipe(descriptor, self), 64 << 10)
+        buffered = io.BufferedWriter(cast(io.RawIOBase, _Pipe(descriptor, self)), 64 << 10)
         # Line by line, so that the last words before a crash are not lost in a buffer.
         return _Stream(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True, newline="\n")
 

@@ -23,7 +23,7 @@ SLICE_ROWS = 20_000
 Report = Callable[[Dict[str, Any]], None]
 
 
-def score_file(model: "Model", job: Dict[str, Any], report: Report) -> Dict[str, Any]:
+def score_file(model: Model, job: Dict[str, Any], report: Report) -> Dict[str, Any]:
     """Score ``job["input"]`` into the new file ``job["output"]``; return a summary for people.
 
     ``job["output_type"]`` is the content type to write, ``content_type`` and ``query`` go to unstructured hooks.
@@ -38,7 +38,7 @@ def score_file(model: "Model", job: Dict[str, Any], report: Report) -> Dict[str,
     rows = len(table)
     report({"stage": "predict", "rows": 0, "of": rows})
     step = SLICE_ROWS if model.description["rows_independent"] else rows
-    pieces: List["Predictions"] = []
+    pieces: List[Predictions] = []
     for start in range(0, rows, step):
         # A fresh index per slice, as a table of its own would have.
         pieces.append(model.predict_table(table.iloc[start : start + step].reset_index(drop=True)))
@@ -48,7 +48,7 @@ def score_file(model: "Model", job: Dict[str, Any], report: Report) -> Dict[str,
     return {"rows": rows, "columns": list(predictions.columns)}
 
 
-def _score_unstructured(model: "Model", part: Part, job: Dict[str, Any]) -> Dict[str, Any]:
+def _score_unstructured(model: Model, part: Part, job: Dict[str, Any]) -> Dict[str, Any]:
     request = Request(
         operation="unstructured",
         parts=[part],
@@ -60,7 +60,7 @@ def _score_unstructured(model: "Model", part: Part, job: Dict[str, Any]) -> Dict
     return {"bytes": len(answer.body), "content_type": answer.content_type}
 
 
-def _concatenate(pieces: List["Predictions"]) -> "Predictions":
+def _concatenate(pieces: List[Predictions]) -> Predictions:
     if len(pieces) == 1:
         return pieces[0]
     import numpy

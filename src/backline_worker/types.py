@@ -79,6 +79,6 @@ class ModelSpec:
     longitude_column: str = "longitude"
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":
+    def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
         """Build from the server's JSON object; unknown keys are an error, as both sides are one distribution."""
         return cls(**values)

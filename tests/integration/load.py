@@ -75,7 +75,7 @@ class Load:
 def running_load(
     url: str, clients: int, make: Callable[[int], bytes], check: Callable[[int, Any], bool], *, timeout: float = 60
 ) -> Iterator[Load]:
-    """Run ``clients`` threads, each sending one request after another, every request different, until the block ends."""
+    """Run ``clients`` threads until the block ends, each sending one request after another, every one different."""
     load = Load()
     stop = threading.Event()
     numbers = itertools.count()

@@ -120,9 +120,7 @@ def arrow_stream() -> bytes:
         pytest.param(b"a,b\n1,2\n3\n", "text/csv", 422, "decode_failed", ("line 3",), id="a row too short"),
         pytest.param(b"a,b\n1,2,3\n4,5,6\n", "text/csv", 422, "decode_failed", (), id="all rows too long"),
         pytest.param(b"a,b\n1,\xff\xfe\n", "text/csv", 422, "decode_failed", ("UTF-8",), id="not UTF-8"),
-        pytest.param(
-            b"a,b\n1,2\n", "text/csv; charset=nonsense", 422, "decode_failed", ("nonsense",), id="charset"
-        ),
+        pytest.param(b"a,b\n1,2\n", "text/csv; charset=nonsense", 422, "decode_failed", ("nonsense",), id="charset"),
         pytest.param(b"a\n1\n", "text/csv", 422, "schema_mismatch", ("number_of_columns",), id="a column missing"),
         pytest.param(
             b"a,b,c\n1,2,3\n", "text/csv", 422, "schema_mismatch", ("number_of_columns",), id="a column too many"
@@ -326,7 +324,7 @@ def damage(good: bytes, randomness: random.Random) -> bytes:
                 del data[place : place + randomness.randint(1, 16)]
             case 2:
                 data[place:place] = data[place : place + randomness.randint(1, 16)]
-            case 3:
+            case _:
                 data[place : place + 8] = randomness.choice([b"\xff" * 8, b"\x00" * 8, struct.pack("<q", 1 << 40)])
         if not data:
             return bytes(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -124,21 +124,20 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
     if prefix:
         routes.append(Route(prefix, alive, name="/"))
         # Probes of the platform may not know the prefix.
-        for path in ("/livez", "/readyz", "/ping"):
-            routes.append(Route(path, table[path], name=path))
+        routes += [Route(path, table[path], name=path) for path in ("/livez", "/readyz", "/ping")]
         routes.append(Route("/", alive, name="/"))
     return routes
 
 
-def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Exception], Response]:
+def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Return a handler that gives Starlette's own 404 and 405 the documented error shape."""
 
-    def handle(request: Request, exc: Exception) -> Response:
+    async def handle(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
         error: BacklineError
-        if exc.status_code == 404:  # noqa: PLR2004
+        if exc.status_code == 404:
             error = NotFound(f"no route {request.url.path}; {request.scope['root_path']}/docs lists what there is")
-        elif exc.status_code == 405:  # noqa: PLR2004
+        elif exc.status_code == 405:
             error = MethodNotAllowed(f"{request.method} is not possible on {request.url.path}")
         else:
             error = BacklineError(str(exc.detail))

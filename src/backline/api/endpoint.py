@@ -1,4 +1,4 @@
-"""The base of all routes: plain ASGI endpoints, so that a request costs no framework machinery that it does not need."""
+"""The base of all routes: plain ASGI endpoints, so that a request pays for no framework that it does not need."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Endpoint:
             request_id=request_id,
             show_stacktrace=self.state.settings.server.show_stacktrace,
         )
-        if response.status >= 500:  # noqa: PLR2004
+        if response.status >= 500:
             extra = {"request_id": request_id}
             trace = getattr(exc, "traceback", None)
             logger.error(
@@ -100,7 +100,7 @@ async def respond(send: Send, status: int, headers: Headers, body: Buffer, reque
     """Send a complete response; adds ``Content-Length`` and ``X-Request-ID``."""
     length = len(body)
     headers = [header for header in headers if header[0] not in (b"content-length", b"x-request-id")]
-    if status != 204:  # noqa: PLR2004
+    if status != 204:
         headers.append((b"content-length", b"%d" % length))
     headers.append((b"x-request-id", request_id.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -114,7 +114,7 @@ async def respond(send: Send, status: int, headers: Headers, body: Buffer, reque
         await send({"type": "http.response.body", "body": piece, "more_body": start + _CHUNK_BYTES < length})
 
 
-async def respond_json(send: Send, status: int, content: Any, request_id: str, headers: Headers | None = None) -> None:  # noqa: ANN401
+async def respond_json(send: Send, status: int, content: Any, request_id: str, headers: Headers | None = None) -> None:
     """Send ``content`` as JSON."""
     body = json.dumps(content, ensure_ascii=False, default=str).encode()
     await respond(send, status, [(b"content-type", b"application/json"), *(headers or [])], body, request_id)

@@ -27,8 +27,8 @@ _WANTED = {b"content-type": "content_type", b"content-encoding": "content_encodi
 class ModelEndpoint(Endpoint):
     """Hands a request to the model.
 
-    ``raw`` bodies are not looked into, so a multipart body reaches the hook as it is. ``with_request`` adds the request's
-    headers and query string, which only some hooks are given. ``retryable``: doing it twice does no harm.
+    ``raw`` bodies are not looked into, so a multipart body reaches the hook as it is. ``with_request`` adds the
+    request's headers and query string, which only some hooks are given. ``retryable``: doing it twice does no harm.
     """
 
     methods = ("POST",)
@@ -87,7 +87,7 @@ class ModelEndpoint(Endpoint):
 
         def start_watch() -> None:
             nonlocal watch
-            watch = asyncio.ensure_future(self._watch(call, receive))  # type: ignore[assignment]  # noqa: TID251
+            watch = asyncio.ensure_future(self._watch(call, receive))  # noqa: TID251  (cancelled below)
 
         timer = loop.call_later(_WATCH_AFTER, start_watch)
         try:

@@ -27,7 +27,7 @@ class Alive(Endpoint):
 
 
 class ReadyProbe(Endpoint):
-    """``/ping``, ``/health`` and ``/readyz``: 200 when a request sent now would be answered; 503 or 513 with why not."""
+    """``/ping``, ``/health``, ``/readyz``: 200 when a request sent now would be answered; 503 or 513 with why not."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""

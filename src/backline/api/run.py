@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import logging
 import signal
 import socket
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("backline.api")
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
+
+class Outcome(enum.Enum):
+    """How the server's life ended."""
+
+    STOPPED = "stopped"  # by SIGTERM or /shutdown
+    INTERRUPTED = "interrupted"  # by SIGINT
+    FAILED = "failed"  # the model did not load, and no error server was asked for
+
 
 _BACKLOG = 2048
 # Longer than the idle time-out of usual load balancers (60 s): the one who closes first must be the balancer, or it
@@ -37,15 +43,15 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 
 
-def serve(settings: Settings, folder: ModelFolder) -> int:
-    """Serve the model until a signal or ``/shutdown``; return the exit code. Raises ``ConfigError`` if it cannot listen."""
+def serve(settings: Settings, folder: ModelFolder) -> Outcome:
+    """Serve the model until a signal or ``/shutdown``. Raises ``ConfigError`` if it cannot listen."""
     with _listen(settings.server.host, settings.server.port) as listener, logging_to_stderr(settings.log.level):
         for warning in folder.warnings:
             logger.warning("%s", warning)
         return asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings, folder, listener))
 
 
-async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socket) -> int:
+async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socket) -> Outcome:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
     failed = False
@@ -80,8 +86,8 @@ async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socke
     print(f"Listening on {url}  (loading {settings.model.code_dir})", file=sys.stderr, flush=True)
     await server.serve(sockets=[listener])
     if failed or not server.started:
-        return EXIT_FAILED
-    return EXIT_INTERRUPTED if server.interrupted else EXIT_OK
+        return Outcome.FAILED
+    return Outcome.INTERRUPTED if server.interrupted else Outcome.STOPPED
 
 
 class _Server(uvicorn.Server):

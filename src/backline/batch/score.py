@@ -12,11 +12,11 @@ import os
 import shutil
 import sys
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backline.errors import BacklineError, ConfigError
+from backline.errors import ConfigError
 from backline.observe.logs import logging_to_stderr
 from backline.runtime.call import Call
 from backline.runtime.payload import Payload
@@ -83,7 +83,7 @@ async def _score(
         if await asyncio.shield(service.supervisor.first_outcome) is ModelState.FAILED:
             assert service.supervisor.failure is not None
             raise service.supervisor.failure
-        async with _output_file(job.output, service) as part:
+        with _output_file(job.output, service) as part:
             call = Call(
                 kind=Kind.SCORE,
                 header={
@@ -101,13 +101,11 @@ async def _score(
             )
             service.dispatcher.submit(call)
             reply = await call.future
-            if not part.exists():
-                raise BacklineError("the worker reported success and wrote nothing")
             return reply.header
 
 
-@contextlib.asynccontextmanager
-async def _output_file(output: Path | None, service: ModelService) -> AsyncIterator[Path]:
+@contextlib.contextmanager
+def _output_file(output: Path | None, service: ModelService) -> Iterator[Path]:
     """Give a path to write to; on success it becomes ``output`` or goes to standard output, otherwise it is removed."""
     if output is None:
         part = Path(service.payloads.path, "score")

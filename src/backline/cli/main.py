@@ -129,17 +129,9 @@ def main(args: Sequence[str] | None = None) -> int:
         click.echo(error.format_message(), err=True)
         return ExitCode.USAGE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: nobody above could tell it better
-        cause = _cause(error)
-        report_error(cause, show_traceback=_wants_traceback(words))
-        return exit_code_for(cause)
+        report_error(error, show_traceback=_wants_traceback(words))
+        return exit_code_for(error)
     return int(result) if result is not None else ExitCode.OK
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the one error in a group of one: a task group wraps whatever ends it."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _wants_traceback(words: Sequence[str]) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from backline.cli.flags import ModelCommand
 from backline.cli.loading import load
 from backline.cli.messages import warn
 from backline.config.model_folder import read_model_folder
-
-_REPORT_SECONDS = 0.2
 
 
 @click.command(cls=ModelCommand, settings_of="score")
@@ -60,25 +60,30 @@ def score(ctx: click.Context, /, **values: Any) -> int:
 
 
 class _Progress:
-    """One line on standard error that is written over as rows are done; nothing where that is no terminal."""
+    """A bar on standard error while rows are scored, gone afterwards; nothing where that is no terminal."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last = 0.0
-        self._shown = False
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
+        self._bar.stop()
 
     def report(self, progress: dict[str, Any]) -> None:
-        """Show how far the work is; called by the worker's messages, at most five times a second."""
-        if not self._terminal or time.monotonic() - self._last < _REPORT_SECONDS:
-            return
-        self._last, self._shown = time.monotonic(), True
+        """Show how far the work is; called with the worker's messages."""
         of = progress.get("of")
-        rows = f" {progress.get('rows', 0):,} of {of:,} rows" if of else ""
-        click.echo(f"\r\x1b[K{progress.get('stage', 'score')}{rows}", nl=False, err=True)
+        if of is None:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task("predict", total=of)
+        self._bar.update(self._task, completed=progress.get("rows", 0))

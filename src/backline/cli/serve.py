@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from backline.cli.exit_codes import ExitCode
 from backline.cli.flags import ModelCommand
 from backline.cli.loading import load
 from backline.config.model_folder import read_model_folder
@@ -22,6 +23,12 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     resolved = load(ctx, values)
     folder = read_model_folder(resolved.settings)
 
-    from backline.api.run import serve as run_server  # late: FastAPI is not needed to tell a mistake in a flag
+    from backline.api.run import Outcome  # late: FastAPI is not needed to tell a mistake in a flag
+    from backline.api.run import serve as run_server
 
-    return run_server(resolved.settings, folder)
+    codes = {
+        Outcome.STOPPED: ExitCode.OK,
+        Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
+        Outcome.FAILED: ExitCode.FAILURE,
+    }
+    return codes[run_server(resolved.settings, folder)]

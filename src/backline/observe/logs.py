@@ -49,7 +49,7 @@ def logging_to_stderr(level: str) -> Iterator[None]:
     writer.setFormatter(TextFormatter())
     listener = logging.handlers.QueueListener(records, writer)
     handler = _DroppingHandler(records)
-    number = _LEVELS.get(level, None)
+    number = _LEVELS.get(level)
     if number is None:
         number = logging.getLevelNamesMapping()[level.upper()]
     ours = logging.getLogger("backline")

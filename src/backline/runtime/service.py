@@ -47,5 +47,10 @@ async def running(settings: Settings, spec: dict[str, Any]) -> AsyncIterator[Mod
             finally:
                 service.dispatcher.drain()
                 await service.supervisor.stop()
+    except BaseExceptionGroup as group:
+        # What the caller's block raises should reach the caller as it was, not wrapped by our task group.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
     finally:
         payloads.close()

@@ -68,7 +68,7 @@ class Supervisor:
         return ModelState.RECOVERING if self._was_ready else ModelState.LOADING
 
     def check_accepting(self) -> None:
-        """Raise ``ModelLoadFailed`` or ``ModelLoading`` when a request would wait for nothing, or for the first load."""
+        """Raise ``ModelLoadFailed`` or ``ModelLoading`` when a request would wait for nothing or for the first load."""
         if self._was_ready and (self.failure is None or self.state is ModelState.READY):
             return
         if self.failure is not None:

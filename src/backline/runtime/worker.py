@@ -223,7 +223,7 @@ class Worker(asyncio.Protocol):
         assert self._transport is not None
         self.call = call
         self.recent[call.id] = call.request_id
-        if len(self.recent) > 64:  # noqa: PLR2004
+        if len(self.recent) > 64:
             del self.recent[next(iter(self.recent))]
         self._unburdened.clear()
         self._change(WorkerState.BUSY)

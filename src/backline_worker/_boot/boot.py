@@ -10,11 +10,13 @@ import os
 import sys
 
 
-def load_package(directory):  # type: ignore[no-untyped-def]
+def load_package(directory: str) -> None:
     """Load ``backline_worker`` from its directory without touching ``sys.path``."""
     spec = importlib.util.spec_from_file_location(
         "backline_worker", os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
     )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["backline_worker"] = module
     spec.loader.exec_module(module)

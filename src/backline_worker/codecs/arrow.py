@@ -66,7 +66,7 @@ def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
     total = 0
     for batch in _batches(reader):
         batch.validate(full=True)
-        total += _size(batch)
+        total += _size(pyarrow, batch)
         if total > max_bytes:
             raise DecompressedTooLarge(f"the Arrow data is more than the limit of {max_bytes} bytes")
         batches.append(batch)
@@ -76,11 +76,12 @@ def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
     return table
 
 
-def _size(batch: Any) -> int:
+def _size(pyarrow: Any, batch: Any) -> int:
     """Return the batch's bytes; with views, whose extent pyarrow does not tell, those of the buffers they lie in."""
-    if any(str(kind) in arrow_table.VIEWS for kind in batch.schema.types):
+    try:
+        return int(batch.nbytes)
+    except pyarrow.ArrowException:
         return int(batch.get_total_buffer_size())
-    return int(batch.nbytes)
 
 
 def _batches(reader: Any) -> Any:

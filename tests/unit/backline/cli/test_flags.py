@@ -20,9 +20,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """What the server is asked to serve: the command line ends where the server would start."""
     calls: Served = []
 
-    def serve(settings: Settings, folder: ModelFolder) -> int:
+    def serve(settings: Settings, folder: ModelFolder) -> run.Outcome:
         calls.append((settings, folder))
-        return 0
+        return run.Outcome.STOPPED
 
     monkeypatch.setattr(run, "serve", serve)
     return calls

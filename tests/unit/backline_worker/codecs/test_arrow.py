@@ -74,6 +74,7 @@ def test_several_batches_with_dictionaries_of_their_own_are_one_table() -> None:
     assert decode(arrow_body(table), STREAM)["d"].tolist() == ["a", "b", "c"]
 
 
+@pytest.mark.skipif(not hasattr(pa, "string_view"), reason="this pyarrow has no such type")
 def test_views_are_read_as_text() -> None:
     values = ["a", None, "b" * 40]
     got = column(pa.array(values, pa.string_view()))
@@ -116,20 +117,27 @@ def test_the_frame_is_writable_and_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "words"),
+    ("make", "words"),
     [
-        (pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), "'a' twice"),
-        (pa.table({}), "no columns"),
+        (lambda: pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), "'a' twice"),
+        (lambda: pa.table({}), "no columns"),
         (
-            pa.table({"u": pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])])}),
+            lambda: pa.table({"u": pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])])}),
             "column 'u' .*union",
         ),
-        (pa.table({"r": pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), ["x"])}), "run_end_encoded"),
-        (pa.table({"l": pa.array([["x"]], pa.list_(pa.string_view()))}), "inside others"),
-        (pa.table({"l": pa.array([["x"]], pa.list_view(pa.string()))}), "list_view"),
+        (
+            lambda: pa.table({"r": pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), ["x"])}),
+            "run_end_encoded",
+        ),
+        (lambda: pa.table({"l": pa.array([["x"]], pa.list_(pa.string_view()))}), "inside others"),
+        (lambda: pa.table({"l": pa.array([["x"]], pa.list_view(pa.string()))}), "list_view"),
     ],
 )
-def test_what_a_frame_cannot_carry_is_refused_by_column(table: Any, words: str) -> None:
+def test_what_a_frame_cannot_carry_is_refused_by_column(make: Any, words: str) -> None:
+    try:
+        table = make()
+    except AttributeError as exc:
+        pytest.skip(str(exc))  # this pyarrow has no such type
     with pytest.raises(DecodeError, match=words):
         decode(arrow_body(table), STREAM)
 
