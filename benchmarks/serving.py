@@ -143,11 +143,10 @@ def load(url: str, body: Path, clients: int, seconds: int) -> dict[str, Any]:
 def table(figures: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
     """Return the medians as Markdown, with the ratio to the first contender."""
     first = arguments.contenders[0]
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-        + f"Python {platform.python_version()}.",
-        f"Medians of {arguments.rounds} rounds of {arguments.seconds} s: requests/s, p50 / p99 in ms, "
-        + f"and the ratio of the rate to that of {first} in the same run.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}; medians of {arguments.rounds} rounds of {arguments.seconds} s.",
+        f"Each cell: requests/s, p50 / p99 in ms, and the ratio of the rate to that of {first} in the same run.",
     ]
     for model in MODELS:
         lines += ["", f"| {model}, 1 row | " + " | ".join(f"{n} clients" for n in arguments.clients) + " |"]

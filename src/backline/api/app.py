@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -129,7 +129,7 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
     return routes
 
 
-def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
     """Return a handler that gives Starlette's own 404 and 405 the documented error shape."""
 
     async def handle(request: Request, exc: Exception) -> Response:

@@ -196,5 +196,5 @@ def test_warnings_of_the_settings_are_told_before_serving(
 
 
 def test_the_exit_code_of_the_server_is_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "serve", lambda settings, folder: 130)
+    monkeypatch.setattr(run, "serve", lambda settings, folder: run.Outcome.INTERRUPTED)
     assert main(["serve", str(folder)]) == 130
