@@ -91,17 +91,6 @@ def test_a_fault_of_ours_shows_its_traceback_only_when_asked(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_error_that_comes_out_of_a_task_group_is_told_as_itself(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def broken(*args: object) -> None:
-        raise ExceptionGroup("outer", [ExceptionGroup("inner", [ModelLoadFailed("no artifact")])])
-
-    monkeypatch.setattr("backline.cli.loading.load_settings", broken)
-    assert main(["config", "show", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith("Error: no artifact\n")
-
-
 def test_ctrl_c_ends_with_130(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

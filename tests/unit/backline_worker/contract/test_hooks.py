@@ -225,6 +225,13 @@ def test_exception_names_the_phase_and_keeps_the_users_frames_only(tmp_path: Pat
     assert trace.rstrip().splitlines()[-1].startswith("json.decoder.JSONDecodeError: ")
 
 
+def test_library_frames_between_the_users_are_kept_to_the_last_one(tmp_path: Path) -> None:
+    body = "import json\ndef inner(x):\n    raise ValueError('deep')\njson.loads('{}', object_hook=inner)"
+    trace = failure(tmp_path, body).traceback
+    places = [line.rpartition(" in ")[2] for line in trace.splitlines() if line.startswith("  File ")]
+    assert places == ["score", "raw_decode", "inner"]
+
+
 def test_chained_exceptions_are_trimmed_too(tmp_path: Path) -> None:
     error = failure(tmp_path, "try:\n    1 / 0\nexcept ZeroDivisionError as exc:\n    raise ValueError('bad') from exc")
     assert "ZeroDivisionError" in error.traceback
