@@ -7,30 +7,28 @@ import os
 import sys
 import tempfile
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from . import artifacts
 from .artifacts.base import Predictor, module_version
-from .artifacts.columns import align
+from .artifacts.columns import align, missing_column
 from .contract import chat as chat_contract
 from .contract import results, shim, unstructured
-from .contract.hooks import Hooks, find_custom, import_custom, translate
+from .contract.hooks import Hooks, find_custom, import_custom, translate, user_traceback
 from .contract.metadata import MetadataError, ModelMetadata, parse_metadata
 from .contract.resolve_target import resolve_target
 from .contract.runtime_params import RuntimeParameters, parse_definitions, resolve
 from .contract.schema import Rule, parse_rules, violations
 from .contract.target_types import Predictions, Target, TargetType, match_labels
-from .errors import EmptyBody, MissingPart, ModelLoadError, OperationUnavailable, ResultInvalid, SchemaMismatch
+from .errors import EmptyBody, HookFailed, MissingPart, ModelLoadError, OperationUnavailable, ResultInvalid, SchemaMismatch
 from .types import Answer, ModelSpec, Part, Request
-
-if TYPE_CHECKING:
-    pass
 
 Stage = Callable[[str], None]
 
 _DATA_HOOKS = ("read_input_data", "transform", "score", "post_process")
 _PREDICTING_HOOKS = ("score", "score_unstructured", "chat")
 _LIBRARY_NAMES = {"sklearn": "scikit-learn"}
+_REFUSALS = ("CatBoostError", "InvalidArgument")  # what CatBoost and ONNX Runtime raise for rows that do not fit
 _MAX_EXAMPLE_BYTES = 8 << 10
 _MAX_WARNINGS = 20
 
@@ -122,9 +120,9 @@ class Model:
         self._check_input(data)
         rows = _row_count(data)
         if "transform" in self._hooks:
-            data = self._hooks.call("transform", data, self._model)
+            data = self._call_on_data("transform", data)
         if "score" in self._hooks:
-            result, source = self._hooks.call("score", data, self._model, **self._label_arguments()), "score"
+            result, source = self._call_on_data("score", data, **self._label_arguments()), "score"
         else:
             predictions = self._predict_by_artifact(data, rows)
             if "post_process" not in self._hooks:
@@ -261,11 +259,32 @@ class Model:
         try:
             values = predictor.predict_proba(data) if probabilities else predictor.predict(data)
         except BaseException as exc:
+            if isinstance(exc, (ValueError, TypeError)) or type(exc).__name__ in _REFUSALS:
+                # Text in a column of numbers, a missing value that it cannot take: libraries say it in their own words.
+                raise SchemaMismatch(
+                    "{} refuses these rows: {}: {}".format(source, type(exc).__name__, exc),
+                    traceback=user_traceback(exc, self._hooks.code_dir),
+                ) from exc
             raise translate(exc, "predict", self._hooks.code_dir) from exc
         if probabilities:
             classes = self._classes(predictor)
             return results.check_probabilities(values, classes, self._target, rows, source=source)
         return results.check_values(values, self._target, rows, source=source)
+
+    def _call_on_data(self, hook: str, data: Any, **offered: Any) -> Any:
+        """Call a hook on the rows; a column that it asks for and does not get is the client's to mend."""
+        try:
+            return self._hooks.call(hook, data, self._model, **offered)
+        except HookFailed as exc:
+            missing = missing_column(exc.__cause__, data)
+            if missing is None:
+                raise
+            raise SchemaMismatch(
+                "the model's {} hook looked up {}, and the data has no such column; its columns are {}".format(
+                    hook, missing, ", ".join(map(str, data.columns[:50]))
+                ),
+                traceback=exc.traceback,
+            ) from exc
 
     def _classes(self, predictor: Predictor) -> Optional[Sequence[Any]]:
         """Return the class of each of the artifact's columns: its own, or numbers where the labels are just these."""

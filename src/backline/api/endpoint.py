@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from backline.api.error_table import render_error
-from backline.errors import BacklineError
+from backline.errors import BacklineError, ServerDraining
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,16 @@ class Endpoint:
                 raise MethodNotAllowed(message)
         except BacklineError as exc:
             await self.respond_error(send, exc, request_id)
+        except asyncio.CancelledError:
+            if not self.state.draining:
+                raise
+            # The server's own doing, at the end of the drain time; this is the end of the task, too.
+            late = ServerDraining("the server stopped before the answer was there", retry_after=1)
+            await self.respond_error(send, late, request_id)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer in the documented shape
+            logger.exception("fault in the server's own code", extra={"request_id": request_id})
+            message = f"{type(exc).__name__} in the server; its log has more under this request's id"
+            await self.respond_error(send, BacklineError(message), request_id)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Answer a request whose method is allowed."""
@@ -89,6 +100,8 @@ class Endpoint:
         headers = list(response.headers)
         if isinstance(exc, MethodNotAllowed):
             headers.append((b"allow", self._allow()))
+        if isinstance(exc, ServerDraining):
+            headers.append((b"connection", b"close"))
         await respond(send, response.status, headers, response.body, request_id)
 
     def _allow(self) -> bytes:

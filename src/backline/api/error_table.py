@@ -415,8 +415,10 @@ def _markdown_lines() -> Iterator[str]:
     yield ""
     yield "<!-- Generated from src/backline/api/error_table.py; do not edit. -->"
     yield ""
-    yield "Every error is answered with `Content-Type: application/json`, and with the request's id in `X-Request-ID`"
-    yield "and in the body; the server's log carries the same id."
+    yield (
+        "Every error is answered with `Content-Type: application/json`, and with the request's id in `X-Request-ID` "
+        "and in the body; the server's log carries the same id."
+    )
     yield "`code` is stable and for programs; `message` is for people, starts with `ERROR: ` and may change."
     yield "Routes of the OpenAI family (`/chat/completions`, `/models`, with and without `/v1`) add an `error` object:"
     yield ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline.api.body import Body, ClientDisconnected, read_body
 from backline.api.endpoint import Endpoint, Family, Headers, respond
-from backline.errors import BadRequest, DeadlineExceeded
+from backline.errors import BadRequest, DeadlineExceeded, ServerDraining
 from backline.runtime.call import Call
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A client that leaves is looked for only when the answer takes longer than this (seconds): most do not.
 _WATCH_AFTER = 0.05
+
+_MAX_QUERY_FIELDS = 1000
 
 _WANTED = {b"content-type": "content_type", b"content-encoding": "content_encoding", b"accept": "accept"}
 
@@ -55,6 +57,8 @@ class ModelEndpoint(Endpoint):
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Read the body, hand it over, answer."""
         service = self.state.model
+        if self.state.draining:
+            raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         service.supervisor.check_accepting()
         header, timeout = self._header(scope)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
@@ -120,10 +124,15 @@ class ModelEndpoint(Endpoint):
                 timeout = wished if timeout is None else min(timeout, wished)
         if self.with_request:
             header["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            header["query"] = urllib.parse.parse_qs(
-                scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000
-            )
+            header["query"] = _parse_query(scope["query_string"])
         return header, timeout
+
+
+def _parse_query(query: bytes) -> dict[str, list[str]]:
+    try:
+        return urllib.parse.parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+    except ValueError as exc:
+        raise BadRequest(f"the query string has more than {_MAX_QUERY_FIELDS} fields; send them in the body") from exc
 
 
 def _parse_timeout(value: bytes) -> float:

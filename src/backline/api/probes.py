@@ -32,9 +32,9 @@ class ReadyProbe(Endpoint):
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""
         supervisor = self.state.model.supervisor
-        supervisor.check_accepting()
         if self.state.draining:
             raise ServerDraining("the server is shutting down", retry_after=1)
+        supervisor.check_accepting()
         if supervisor.state is ModelState.RECOVERING:
             raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
         await respond_json(send, 200, _OK, request_id)

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import enum
 import logging
+import math
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -60,16 +62,16 @@ async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socke
         nonlocal failed
         supervisor = state.model.supervisor
         if outcome is ModelState.READY:
-            print(ready_text(settings, supervisor, url), file=sys.stderr, flush=True)
+            _tell(ready_text(settings, supervisor, url))
             return
         assert supervisor.failure is not None
-        print(failure_text(supervisor.failure, stays_up=settings.server.with_error_server), file=sys.stderr, flush=True)
+        _tell(failure_text(supervisor.failure, stays_up=settings.server.with_error_server))
         if not settings.server.with_error_server:
             failed = True
             server.should_exit = True
 
     def shut_down() -> None:
-        server.should_exit = True
+        server.drain()
 
     app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down)
     config = uvicorn.Config(
@@ -82,18 +84,49 @@ async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socke
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
     )
-    server = _Server(config)
-    print(f"Listening on {url}  (loading {settings.model.code_dir})", file=sys.stderr, flush=True)
+    server = _Server(config, app.state.backline)
+    _tell(f"Listening on {url}  (loading {settings.model.code_dir})")
     await server.serve(sockets=[listener])
     if failed or not server.started:
         return Outcome.FAILED
     return Outcome.INTERRUPTED if server.interrupted else Outcome.STOPPED
 
 
+def _tell(text: str) -> None:
+    # In one piece: the log's writer is another thread, and print() writes the line break by itself.
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 class _Server(uvicorn.Server):
-    """uvicorn's server, which ends with our exit code rather than by raising the signal again."""
+    """uvicorn's server, which drains before it closes anything, and ends with our exit code.
+
+    uvicorn closes the listener and all idle connections at once when it is told to stop, so a client that sends its next
+    request on one gets no answer at all. Here they stay open until the accepted calls are answered, and whoever comes
+    meanwhile is told 503 and sent away.
+    """
 
     interrupted = False
+
+    def __init__(self, config: uvicorn.Config, state: ApiState) -> None:
+        super().__init__(config)
+        self._state = state
+        self._drain_deadline = 0.0
+
+    def drain(self) -> None:
+        """Take no new work, and stop when the accepted work is done or ``--drain-timeout`` has passed."""
+        if not self._state.draining:
+            self._state.draining = True
+            self._drain_deadline = time.monotonic() + self._state.settings.server.drain_timeout
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn, which calls this ten times a second."""
+        if self._state.draining and not self.should_exit:
+            left = self._drain_deadline - time.monotonic()
+            if left <= 0 or self._state.model.idle:
+                self.config.timeout_graceful_shutdown = max(0, math.ceil(left))
+                self.should_exit = True
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -108,9 +141,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note the signal."""
         del frame
-        if self.should_exit:
+        if self._state.draining or self.should_exit:
             self.force_exit = True
-        self.should_exit = True
+            self.should_exit = True
+        self.drain()
         if sig == signal.SIGINT:
             self.interrupted = True
 

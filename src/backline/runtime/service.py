@@ -27,6 +27,11 @@ class ModelService:
             plan, settings.workers, self.dispatcher, log_lines_per_second=settings.log.worker_lines_per_second
         )
 
+    @property
+    def idle(self) -> bool:
+        """Whether every accepted call is answered."""
+        return not self.dispatcher.waiting and not self.supervisor.has_running_call()
+
     def _replace(self, worker: Worker) -> None:
         self.supervisor.replace(worker)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline.errors import ModelLoadFailed, ModelLoading
 from backline.observe.worker_log import WorkerLog
+from backline.runtime.call import CallState
 from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, WorkerPlan, WorkerState
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ class Supervisor:
         if self.failure is not None:
             raise self.failure
         raise ModelLoading("the model is still loading; come back in a moment", retry_after=1)
+
+    def has_running_call(self) -> bool:
+        """Whether a worker works on a call that somebody waits for."""
+        calls = (slot.worker.call for slot in self._slots if slot.worker is not None)
+        return any(call is not None and call.state is CallState.RUNNING for call in calls)
 
     def workers(self) -> list[dict[str, Any]]:
         """Return what there is to know of each worker, for ``/stats/``."""
@@ -149,7 +155,9 @@ class Supervisor:
 
     def slot_failed(self, slot: _Slot, error: ModelLoadFailed) -> None:
         """A slot has given up; the last one takes the model with it."""
-        logger.error("worker %d is given up: %s", slot.number, error.message)
+        # The first outcome is told by whoever waits for it, and so is one reason that several workers share.
+        known = not self._was_ready or (self.failure is not None and self.failure.message == error.message)
+        logger.error("worker %d is given up%s", slot.number, "" if known else f": {error.message}")
         if all(other.given_up for other in self._slots) or not self._was_ready:
             self.failure = error
             self._dispatcher.fail(error)

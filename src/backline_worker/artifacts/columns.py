@@ -87,3 +87,22 @@ def _shown(names: Sequence[Any]) -> str:
 
 def _more(names: Sequence[Any]) -> str:
     return " and {} more".format(len(names) - _SHOWN_NAMES) if len(names) > _SHOWN_NAMES else ""
+
+
+def missing_column(exc: Optional[BaseException], data: Any) -> Optional[str]:
+    """Return what a failed look-up in the table asked for, ``None`` when the error is of another kind.
+
+    pandas raises ``KeyError`` with the name for ``data["a"]``, and with a sentence for ``data[["a", "b"]]``. Only what
+    pandas itself has raised counts: a look-up in a dictionary of the model's own is the model's fault.
+    """
+    if not isinstance(exc, KeyError) or not exc.args or not hasattr(data, "columns"):
+        return None
+    frame = exc.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("pandas."):
+        return None
+    asked = exc.args[0]
+    if isinstance(asked, str) and asked.endswith(("not in index", "not found in axis", "are in the [columns]")):
+        return asked
+    return None if asked in data.columns else repr(asked)

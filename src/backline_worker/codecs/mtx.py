@@ -102,10 +102,9 @@ def encode_names(frame: DataFrame) -> bytes:
 
 def _to_matrix(frame: DataFrame) -> Any:
     sparse = scipy_sparse_for("text/mtx")
-    try:
+    # Sparse columns whose usual value is not zero are written as dense ones are.
+    if all(getattr(dtype, "fill_value", None) == 0 for dtype in frame.dtypes):
         return frame.sparse.to_coo()
-    except (AttributeError, ValueError):  # dense columns, or sparse ones whose usual value is not zero
-        pass
     kinds = {str(name): getattr(getattr(dtype, "subtype", dtype), "kind", "O") for name, dtype in frame.dtypes.items()}
     for name, kind in kinds.items():
         if kind not in "biuf":

@@ -299,10 +299,10 @@ def test_what_a_hook_raises_is_reported(tmp_path: Path) -> None:
         def score(data, model):
             if "b" not in data:
                 raise CustomHTTPError("column b, please", status_code=422)
-            return data["missing"]
+            return int("missing")
         """
     model = load(tmp_path, source, target_type="regression")
-    with pytest.raises(HookFailed, match=r"making predictions \(score\): KeyError: 'missing'") as caught:
+    with pytest.raises(HookFailed, match=r"making predictions \(score\): ValueError: invalid literal") as caught:
         model.predict_table(FRAME)
     assert "custom.py" in (caught.value.traceback or "")
     with pytest.raises(UserHTTPError) as asked:
@@ -310,9 +310,9 @@ def test_what_a_hook_raises_is_reported(tmp_path: Path) -> None:
     assert asked.value.details == {"status": 422, "headers": {}, "marked": True}
 
 
-def test_what_the_library_raises_is_reported(tmp_path: Path) -> None:
+def test_rows_that_the_library_refuses_are_the_clients_to_mend(tmp_path: Path) -> None:
     model = load(tmp_path, artifact=LinearRegression().fit(FRAME, [1, 2, 3]))
-    with pytest.raises(HookFailed, match=r"\(predict\): ValueError: could not convert string to float"):
+    with pytest.raises(SchemaMismatch, match=r"LinearRegression\) refuses these rows: ValueError: could not convert string to float"):
         model.predict_table(FRAME.assign(a="x"))
 
 
@@ -509,7 +509,7 @@ def test_failing_example_is_a_load_error(tmp_path: Path) -> None:
     example.write_text("x\n1\n")
     source = "def score(data, model): return data[['a']]"
     model = load(tmp_path, source, target_type="regression", example=str(example))
-    with pytest.raises(ModelLoadError, match=r"predicting on the example example\.csv fails: .*KeyError") as caught:
+    with pytest.raises(ModelLoadError, match=r"predicting on the example example\.csv fails: .*looked up 'a'") as caught:
         model.warm_up()
     assert "in score" in (caught.value.traceback or "")
     with pytest.raises(ModelLoadError, match="cannot be read"):
@@ -530,3 +530,32 @@ def test_artifact_warms_up_on_a_row_of_zeros(tmp_path: Path) -> None:
 
 def test_hooks_without_an_example_do_not_warm_up(tmp_path: Path) -> None:
     assert load(tmp_path, "def score(data, model): 1 / 0", target_type="regression").warm_up() is None
+
+
+@pytest.mark.parametrize("look_up", ['data["z"]', 'data[["a", "z"]]', 'data[["y", "z"]]', 'data.drop(columns=["z"])'])
+def test_a_column_that_a_hook_looks_up_and_the_rows_lack_is_the_clients_to_mend(tmp_path: Path, look_up: str) -> None:
+    model = load(
+        tmp_path,
+        f"""
+        def load_model(code_dir):
+            return None
+
+        def score(data, model):
+            return {look_up}
+        """,
+        target_type="regression",
+    )
+    with pytest.raises(SchemaMismatch, match=r"score hook looked up .*z.*no such column; its columns are a, b"):
+        ask(model, "predict", CSV, "text/csv")
+
+
+def test_a_key_that_the_models_own_dictionary_lacks_is_the_models_fault(tmp_path: Path) -> None:
+    source = """
+        def load_model(code_dir):
+            return {}
+
+        def score(data, model):
+            return model["z"]
+        """
+    with pytest.raises(HookFailed, match="KeyError: 'z'"):
+        ask(load(tmp_path, source, target_type="regression"), "predict", CSV, "text/csv")
