@@ -4,57 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
-import warnings
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from . import artifacts
-from .artifacts.base import Predictor, module_version
+from .artifacts.base import Predictor
 from .artifacts.columns import align, missing_column
 from .contract import chat as chat_contract
-from .contract import results, shim, unstructured
-from .contract.hooks import Hooks, find_custom, import_custom, translate, user_traceback
-from .contract.metadata import MetadataError, ModelMetadata, parse_metadata
-from .contract.resolve_target import resolve_target
-from .contract.runtime_params import RuntimeParameters, parse_definitions, resolve
+from .contract import results, unstructured
+from .contract.hooks import translate, user_traceback
+from .contract.metadata import ModelMetadata
+from .contract.runtime_params import RuntimeParameters
 from .contract.schema import Rule, parse_rules, violations
 from .contract.target_types import Predictions, Target, TargetType, match_labels
-from .errors import EmptyBody, HookFailed, MissingPart, ModelLoadError, OperationUnavailable, ResultInvalid, SchemaMismatch
+from .errors import (
+    EmptyBody,
+    HookFailed,
+    MissingPart,
+    NotImplementedYet,
+    OperationUnavailable,
+    ResultInvalid,
+    SchemaMismatch,
+)
+from .loading import DATA_HOOKS, LoadedFolder, describe, load_folder
 from .types import Answer, ModelSpec, Part, Request
 
 Stage = Callable[[str], None]
 
-_DATA_HOOKS = ("read_input_data", "transform", "score", "post_process")
-_PREDICTING_HOOKS = ("score", "score_unstructured", "chat")
-_LIBRARY_NAMES = {"sklearn": "scikit-learn"}
 _REFUSALS = ("CatBoostError", "InvalidArgument")  # what CatBoost and ONNX Runtime raise for rows that do not fit
 _MAX_EXAMPLE_BYTES = 8 << 10
-_MAX_WARNINGS = 20
 
 
 class Model:
     """The loaded model: hooks and/or artifact, target type, class labels; one request at a time."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        metadata: ModelMetadata,
-        hooks: Hooks,
-        loaded: _Loaded,
-        target: Target,
-        notes: Sequence[str],
-    ) -> None:
+    def __init__(self, spec: ModelSpec, folder: LoadedFolder) -> None:
         """Use ``load``; this only puts together what it made."""
         self._spec = spec
-        self._hooks = hooks
-        self._model = loaded.model
-        self._predictor = loaded.predictor
-        self._target = target
-        self._input_rules = _rules(metadata, output=False)
-        self._output_rules = _rules(metadata, output=True)
+        self._hooks = folder.hooks
+        self._model = folder.model
+        self._predictor = folder.predictor
+        self._target = folder.target
+        self._input_rules = _rules(folder.metadata, output=False)
+        self._output_rules = _rules(folder.metadata, output=True)
         self._refuse_unknown = spec.unknown_columns == "refuse"
-        self.description = _describe(hooks, loaded, target, notes)
+        self.description = describe(folder)
 
     @classmethod
     def load(cls, spec: ModelSpec) -> Model:
@@ -63,21 +56,7 @@ class Model:
         Afterwards ``sys.path`` starts with the folder, runtime parameters are in the environment, and ``custom`` and
         the import shim are importable.
         """
-        code_dir = os.path.abspath(spec.code_dir)
-        if not os.path.isdir(code_dir):
-            raise ModelLoadError("there is no model folder {}".format(code_dir))
-        with _collected_warnings() as notes:
-            metadata = _metadata(spec, notes)
-            _export_runtime_parameters(spec, metadata, notes)
-            if code_dir in sys.path:
-                sys.path.remove(code_dir)
-            sys.path.insert(0, code_dir)
-            shim.install()
-            path = find_custom(code_dir)
-            hooks = Hooks(None if path is None else import_custom(path, code_dir), code_dir)
-            loaded = _load(code_dir, hooks, notes, has_custom=path is not None)
-            target = resolve_target(spec, metadata, hooks, loaded.predictor)
-        return cls(spec, metadata, hooks, loaded, target, notes)
+        return cls(spec, load_folder(spec))
 
     @property
     def target(self) -> Target:
@@ -205,7 +184,7 @@ class Model:
         stage("encode")
         if chat_contract.is_stream(result):
             self._close(result)
-            raise OperationUnavailable(
+            raise NotImplementedYet(
                 "chat returned a stream of chunks, and streams are not answered yet; send the request with "
                 "stream: false"
             )
@@ -240,7 +219,7 @@ class Model:
         if self._spec.example is not None:
             return from_example(self, self._spec.example, _MAX_EXAMPLE_BYTES)
         predictor = self._predictor
-        if predictor is None or any(name in self._hooks for name in _DATA_HOOKS):
+        if predictor is None or any(name in self._hooks for name in DATA_HOOKS):
             return None
         return synthetic(self, predictor, _MAX_EXAMPLE_BYTES)
 
@@ -359,125 +338,10 @@ class Model:
                 stream.close()
 
 
-class _Loaded:
-    """What loading gave: the object that hooks get, and what predicts with it where no hook does."""
-
-    def __init__(self, model: Any, predictor: Optional[Predictor], artifact: Optional[str]) -> None:
-        self.model = model
-        self.predictor = predictor
-        self.artifact = artifact
-
-
-def _load(code_dir: str, hooks: Hooks, notes: List[str], *, has_custom: bool) -> _Loaded:
-    """Run ``init`` and ``load_model``, or open the one artifact."""
-    if "init" in hooks:
-        hooks.load("init", code_dir=code_dir)
-    supported, unsupported = artifacts.find(code_dir)
-    if "load_model" in hooks:
-        model = hooks.load("load_model", code_dir)
-        # Which of several files it read is its own affair.
-        return _Loaded(model, artifacts.wrap(model), supported[0] if len(supported) == 1 else None)
-    if len(supported) > 1:
-        raise ModelLoadError(
-            "found {} artifacts in {}: {}; keep one, or define load_model(code_dir) in custom.py to choose".format(
-                len(supported), code_dir, ", ".join(supported)
-            )
-        )
-    answered_by_hook = any(name in hooks for name in (*_PREDICTING_HOOKS, "transform"))
-    if supported:
-        predictor = artifacts.load(os.path.join(code_dir, supported[0]))
-        notes.extend("{} is not used".format(name) for name in unsupported)
-        return _Loaded(predictor.model, predictor, supported[0])
-    if not answered_by_hook:
-        raise ModelLoadError(_nothing_found(code_dir, hooks, unsupported, has_custom=has_custom))
-    return _Loaded(None, None, None)
-
-
-def _nothing_found(code_dir: str, hooks: Hooks, unsupported: List[str], *, has_custom: bool) -> str:
-    if unsupported:
-        return artifacts.unsupported_message(unsupported) + "; or define load_model and score in custom.py"
-    names = sorted(name for name in os.listdir(code_dir) if not name.startswith(".") and name != "__pycache__")
-    there = ", ".join(names[:20]) + (" and {} more".format(len(names) - 20) if len(names) > 20 else "")
-    if has_custom:
-        defined = "custom.py defines {}".format(", ".join(hooks.names) if hooks.names else "no hook")
-    else:
-        defined = "there is no custom.py"
-    return (
-        "found no model in {}: no artifact ({}), and {}. The folder holds: {}. Put an artifact there, or define "
-        "load_model or one of {} in custom.py".format(
-            code_dir, " ".join(artifacts.extensions()), defined, there or "nothing", ", ".join(_PREDICTING_HOOKS)
-        )
-    )
-
-
-def _metadata(spec: ModelSpec, notes: List[str]) -> ModelMetadata:
-    try:
-        metadata, found = parse_metadata(spec.metadata)
-    except MetadataError as exc:
-        raise ModelLoadError("model-metadata.yaml: {}".format(exc)) from exc
-    if spec.metadata:
-        notes.extend("model-metadata.yaml: {}".format(text) for text in found)
-    return metadata
-
-
-def _export_runtime_parameters(spec: ModelSpec, metadata: ModelMetadata, notes: List[str]) -> None:
-    try:
-        definitions = parse_definitions(metadata.runtime_parameter_definitions)
-        parameters = resolve(definitions, spec.runtime_parameter_values, os.environ)
-        parameters.export(os.environ)
-    except ValueError as exc:
-        raise ModelLoadError(str(exc)) from exc
-    notes.extend(parameters.warnings)
-
-
 def _rules(metadata: ModelMetadata, *, output: bool) -> List[Rule]:
     raw = metadata.output_requirements if output else metadata.input_requirements
     name = "output_requirements" if output else "input_requirements"
     return parse_rules(raw, "typeSchema.{}".format(name), output=output)
-
-
-@contextlib.contextmanager
-def _collected_warnings() -> Iterator[List[str]]:
-    """Collect what is warned about while the model loads; it is shown as well, as without us.
-
-    Deprecations are left out: they are for whoever develops the library.
-    """
-    notes: List[str] = []
-    show = warnings.showwarning
-
-    def collect(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
-            text = "{}: {}".format(category.__name__, message)
-            if text not in notes and len(notes) < _MAX_WARNINGS:
-                notes.append(text)
-        show(message, category, filename, lineno, file, line)
-
-    warnings.showwarning = collect
-    try:
-        yield notes
-    finally:
-        warnings.showwarning = show
-
-
-def _describe(hooks: Hooks, loaded: _Loaded, target: Target, notes: Sequence[str]) -> Dict[str, Any]:
-    predictor = loaded.predictor
-    packages = {name: module_version(name) for name in ("pandas", "numpy", "scipy", "pyarrow")}
-    data_hooks = any(name in hooks for name in _DATA_HOOKS)
-    return {
-        "artifact": loaded.artifact,
-        "library": None if predictor is None else _LIBRARY_NAMES.get(predictor.library, predictor.library),
-        "library_version": None if predictor is None else predictor.library_version,
-        "hooks": hooks.names,
-        "target_type": target.type.value,
-        "target_name": target.name,
-        "class_labels": list(target.labels),
-        "features": None if predictor is None or predictor.features is None else list(predictor.features),
-        "python": "{}.{}.{}".format(*sys.version_info[:3]),
-        "packages": {name: version for name, version in packages.items() if version is not None},
-        "chat": "chat" in hooks,
-        "rows_independent": predictor is not None and predictor.rows_independent and not data_hooks,
-        "warnings": list(notes),
-    }
 
 
 def _data_part(parts: Sequence[Part]) -> Any:

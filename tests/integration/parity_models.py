@@ -538,6 +538,8 @@ def main(root: Path) -> None:
     """Make everything."""
     import warnings
 
+    import pandas as pd
+
     warnings.simplefilter("ignore")
     for name in {case.rows for case in CASES.values()}:
         for count in ROWS:
@@ -553,7 +555,10 @@ def main(root: Path) -> None:
             target.mkdir(parents=True)
             for form in case.formats:
                 rows = read_rows(root / "rows" / case.rows / str(count), form, list(training.columns))
-                own(rows).to_parquet(target / form, index=False)
+                predictions = own(rows)
+                if any(isinstance(dtype, pd.SparseDtype) for dtype in predictions.dtypes):
+                    predictions = predictions.sparse.to_dense()
+                predictions.to_parquet(target / form, index=False)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_page_is_what_the_code_says(name: str) -> None:
 def test_page_holds_nothing_of_the_machine_it_was_made_on(name: str) -> None:
     page = SCRIPT.render(name)
     for folder in (ROOT, Path.home(), Path.cwd()):
-        assert str(folder) not in re.sub(r"[\w.-]+\.toml", "", page)
+        assert str(folder) not in page
 
 
 @pytest.mark.parametrize("name", SCRIPT.PAGES)

@@ -49,7 +49,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, folder.spec()) as service, asyncio.TaskGroup() as group:
+        async with running(settings, folder.spec(), problem=folder.problem) as service, asyncio.TaskGroup() as group:
             state.service = service
             watch = group.create_task(_report_outcome(state, on_outcome))
             try:

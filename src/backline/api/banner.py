@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backline.config.settings import Settings
-    from backline.errors import ModelLoadFailed
+    from backline.errors import ConfigError, ModelLoadFailed
     from backline.runtime.supervisor import Supervisor
 
 
@@ -56,11 +56,12 @@ def try_line(settings: Settings, supervisor: Supervisor, url: str) -> str:
     return f"curl {url}/info/"
 
 
-def failure_text(failure: ModelLoadFailed, *, stays_up: bool) -> str:
+def failure_text(failure: ModelLoadFailed | ConfigError, *, stays_up: bool) -> str:
     """Return the lines for a model that could not be loaded."""
     text = f"Error: {failure.message}"
-    if failure.traceback:
-        text += f"\n{failure.traceback.rstrip()}"
+    traceback = getattr(failure, "traceback", None)
+    if traceback:
+        text += f"\n{traceback.rstrip()}"
     if stays_up:
         text += "\nThe server stays up (--with-error-server) and answers 513 with this message."
     return text

@@ -74,7 +74,7 @@ class Endpoint:
             # The server's own doing, at the end of the drain time; this is the end of the task, too.
             late = ServerDraining("the server stopped before the answer was there", retry_after=1)
             await self.respond_error(send, late, request_id)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer in the documented shape
+        except Exception as exc:
             logger.exception("fault in the server's own code", extra={"request_id": request_id})
             message = f"{type(exc).__name__} in the server; its log has more under this request's id"
             await self.respond_error(send, BacklineError(message), request_id)

@@ -317,8 +317,8 @@ _ROWS: Final = (
         status=501,
         title="Not implemented",
         cause="The contract has this part of the API, and this version of the server does not.",
-        cure="Look in the release notes for a version that has it.",
-        example="this version does not answer in the deployment format",
+        cure="Do what the message says, or look in the release notes for a version that has it.",
+        example="chat returned a stream of chunks, and streams are not answered yet; send the request with stream: false",
     ),
     ErrorRow(
         code="internal_error",

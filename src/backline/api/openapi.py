@@ -64,7 +64,14 @@ _TABLE: Final = (
     "worker_died/decoding",
 )
 _UNSTRUCTURED: Final = (*_MODEL, "decompressed_too_large", "unsupported_encoding")
-_CHAT: Final = (*_MODEL, "empty_body", "decode_failed", "decompressed_too_large", "unsupported_encoding")
+_CHAT: Final = (
+    *_MODEL,
+    "empty_body",
+    "decode_failed",
+    "decompressed_too_large",
+    "unsupported_encoding",
+    "not_implemented",
+)
 _MODELS: Final = tuple(key for key in _MODEL if key not in ("body_too_large", "poison_request"))
 
 _TAGS: Final = (

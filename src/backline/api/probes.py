@@ -109,7 +109,7 @@ class Capabilities(Endpoint):
         supervisor = self.state.model.supervisor
         model = supervisor.model.description if supervisor.model else {}
         content = {
-            "supported_payload_formats": model.get("input_formats", {}),
+            "supported_payload_formats": model.get("input_formats", []),
             "supported_response_formats": model.get("output_formats", []),
             "supported_methods": {"chat": bool(model.get("chat"))},
         }

@@ -8,8 +8,7 @@ import click
 
 from backline.cli.exit_codes import ExitCode
 from backline.cli.flags import ModelCommand
-from backline.cli.loading import load
-from backline.config.model_folder import read_model_folder
+from backline.cli.loading import load_for_server
 
 
 @click.command(cls=ModelCommand, settings_of="serve")
@@ -20,8 +19,7 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     Settings are flags, environment variables (BACKLINE_WORKERS for --workers), backline.toml in DIR, and for target
     type and labels model-metadata.yaml; the first of these that says something wins. backline config show tells which.
     """
-    resolved = load(ctx, values)
-    folder = read_model_folder(resolved.settings)
+    folder = load_for_server(ctx, values)
 
     from backline.api.run import Outcome  # late: FastAPI is not needed to tell a mistake in a flag
     from backline.api.run import serve as run_server
@@ -31,4 +29,4 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
         Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
         Outcome.FAILED: ExitCode.FAILURE,
     }
-    return codes[run_server(resolved.settings, folder)]
+    return codes[run_server(folder.settings, folder)]

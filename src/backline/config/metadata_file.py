@@ -57,7 +57,9 @@ def read_metadata_file(code_dir: Path) -> MetadataFile:
         metadata, warnings = parse_metadata(raw)
     except MetadataError as exc:
         where, what = _placed(file, str(exc))
-        raise SettingError(what, where=where, mend="mend the value in the file") from exc
+        expected = re.search(r": expected (.+), got ", what)
+        mend = f"write {expected[1]} there" if expected else "mend the value in the file"
+        raise SettingError(what, where=where, mend=mend) from exc
     return MetadataFile(
         metadata=metadata,
         raw=raw,

@@ -9,6 +9,7 @@ from typing import Any
 from backline.config.metadata_file import read_metadata_file
 from backline.config.runtime_params_file import read_runtime_params
 from backline.config.settings import Settings
+from backline.errors import ConfigError
 from backline_worker.contract.metadata import ModelMetadata
 
 
@@ -21,6 +22,8 @@ class ModelFolder:
     raw_metadata: Mapping[str, Any]
     runtime_parameter_values: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    problem: ConfigError | None = None
+    """Why the folder cannot be used, where a server is to say so rather than not to start."""
 
     def spec(self) -> dict[str, Any]:
         """Return the JSON object that a worker makes its ``ModelSpec`` of."""
@@ -56,4 +59,11 @@ def read_model_folder(settings: Settings) -> ModelFolder:
         raw_metadata=metadata_file.raw,
         runtime_parameter_values=values,
         warnings=metadata_file.warnings,
+    )
+
+
+def unusable_folder(settings: Settings, problem: ConfigError) -> ModelFolder:
+    """Return the folder that stands for one that could not be read; a server answers with ``problem``."""
+    return ModelFolder(
+        settings=settings, metadata=ModelMetadata(), raw_metadata={}, runtime_parameter_values={}, problem=problem
     )

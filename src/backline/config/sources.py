@@ -15,6 +15,7 @@ for its files. An empty environment variable counts as not set.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -125,6 +126,38 @@ def load_settings(
         sources={name: found.source for name, found in chosen.items()},
         warnings=tuple(warnings),
     )
+
+
+def load_error_server_settings(
+    model_dir: Path | str | None, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> Settings | None:
+    """Return how to serve the reason why ``load_settings`` has failed; ``None`` unless ``--with-error-server`` asks for it.
+
+    Only what the server itself needs is looked at: its address, limits and log. Raises ``SettingError`` where these
+    cannot be used either.
+    """
+    here = Path.cwd()
+    environ = os.environ if environ is None else environ
+    needed = [option for option in (*OPTIONS, ADDRESS_OPTION) if option.section in ("server", "limits", "log")]
+    names = {option.dotted for option in needed}
+    variables = {variable for option in needed for variable in option.variables}
+    layers = [
+        _flag_layer({name: value for name, value in flags.items() if name in names}, here),
+        _environment_layer({name: text for name, text in environ.items() if name in variables}, here, []),
+    ]
+    code_dir = Path(os.path.abspath(here / (model_dir or flags.get("model.code_dir") or environ.get("CODE_DIR") or "")))
+    with contextlib.suppress(SettingError):  # that file may be the very problem
+        found = toml_file.read_toml(code_dir / toml_file.FILE_NAME, _BY_NAME)
+        from_file = {name: _Found(value, Source("file", at), code_dir) for name, (value, at) in found.items()}
+        layers.append(_spread_address({name: value for name, value in from_file.items() if name in names}))
+    chosen = {
+        option.dotted: _choose(option, layers, environ)
+        if option.dotted in names
+        else _Found(option.default, Source("default"), Path())
+        for option in OPTIONS
+    }
+    chosen["model.code_dir"] = _Found(code_dir, Source("argument", "DIR"), here)
+    return _build(chosen) if chosen["server.with_error_server"].value else None
 
 
 def _flag_layer(flags: Mapping[str, Any], here: Path) -> _Layer:

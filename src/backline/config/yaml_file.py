@@ -26,6 +26,8 @@ _MENDS = (
     ("\\t", "indent with blanks: YAML allows no tabs there"),
     ("mapping values are not allowed", "put quotes around a value that holds ': ', or mend the indentation"),
     ("could not find expected ':'", "put ': ' between key and value, or quotes around a value of several words"),
+    ("expected ',' or ']'", "close the list with ], or put quotes around a value that starts with ["),
+    ("expected ',' or '}'", "close the mapping with }, or put quotes around a value that starts with {"),
     ("expected <block end>", "give keys of one mapping, and items of one list, the same indentation"),
     ("undefined alias", "put quotes around a value that starts with *"),
     ("cannot start any token", "put quotes around a value that starts with @, ` or %"),

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from backline.errors import ConfigError
 from backline.runtime.dispatcher import Dispatcher
 from backline.runtime.payload import PayloadDirectory
 from backline.runtime.supervisor import Supervisor
@@ -37,8 +38,12 @@ class ModelService:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, spec: dict[str, Any]) -> AsyncIterator[ModelService]:
+async def running(
+    settings: Settings, spec: dict[str, Any], *, problem: ConfigError | None = None
+) -> AsyncIterator[ModelService]:
     """Start the workers and return at once, before they are ready; stop them on leaving.
+
+    With a ``problem`` no worker is started, and everything is answered with it.
 
     Cancellation: the workers are killed and waited for.
     """
@@ -46,7 +51,10 @@ async def running(settings: Settings, spec: dict[str, Any]) -> AsyncIterator[Mod
     try:
         service = ModelService(settings, spec, payloads)
         async with asyncio.TaskGroup() as group:
-            group.create_task(service.supervisor.run())
+            if problem is None:
+                group.create_task(service.supervisor.run())
+            else:
+                service.supervisor.refuse(problem)
             try:
                 yield service
             finally:

@@ -13,7 +13,7 @@ import enum
 import logging
 from typing import TYPE_CHECKING, Any
 
-from backline.errors import ModelLoadFailed, ModelLoading
+from backline.errors import ConfigError, ModelLoadFailed, ModelLoading
 from backline.observe.worker_log import WorkerLog
 from backline.runtime.call import CallState
 from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, WorkerPlan, WorkerState
@@ -52,7 +52,7 @@ class Supervisor:
         self._was_ready = False
         self._stopping = False
         self._ended = asyncio.Event()
-        self.failure: ModelLoadFailed | None = None
+        self.failure: ModelLoadFailed | ConfigError | None = None
         self.model: Ready | None = None
         self.restarts = 0
         self.first_outcome: asyncio.Future[ModelState] = asyncio.get_running_loop().create_future()
@@ -96,6 +96,11 @@ class Supervisor:
                     group.create_task(slot.run())
         finally:
             self._ended.set()
+
+    def refuse(self, problem: ConfigError) -> None:
+        """Fail for good without a single start, in place of ``run``: what a worker would need is not there."""
+        self._fail(problem)
+        self._ended.set()
 
     async def stop(self) -> None:
         """Stop every worker politely, then not; return when all are gone."""
@@ -159,10 +164,13 @@ class Supervisor:
         known = not self._was_ready or (self.failure is not None and self.failure.message == error.message)
         logger.error("worker %d is given up%s", slot.number, "" if known else f": {error.message}")
         if all(other.given_up for other in self._slots) or not self._was_ready:
-            self.failure = error
-            self._dispatcher.fail(error)
-            if not self.first_outcome.done():
-                self.first_outcome.set_result(ModelState.FAILED)
+            self._fail(error)
+
+    def _fail(self, error: ModelLoadFailed | ConfigError) -> None:
+        self.failure = error
+        self._dispatcher.fail(error)
+        if not self.first_outcome.done():
+            self.first_outcome.set_result(ModelState.FAILED)
 
 
 class _Slot:

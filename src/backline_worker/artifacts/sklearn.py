@@ -115,7 +115,7 @@ def _unpickle(path: str, caught: List[warnings.WarningMessage]) -> Any:
     except MemoryError:
         raise
     except Exception as exc:
-        message = _explain(exc, os.path.basename(path), caught)
+        message = _damaged(path, exc) or _explain(exc, os.path.basename(path), caught)
         raise ModelLoadError(
             "could not load model from artifact {}: {}".format(os.path.basename(path), message)
         ) from exc
@@ -132,6 +132,27 @@ def _needs_joblib(path: str) -> bool:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(b"joblib.numpy_pickle") >= 0
+
+
+def _damaged(path: str, exc: Exception) -> Optional[str]:
+    """Return cause and cure of a file that is no pickle at all, or only the beginning of one."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        return "the file is empty; write it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "the file is a pointer of Git LFS, not the model itself; fetch it with git lfs pull"
+    if isinstance(exc, EOFError) or "truncated" in str(exc):
+        return "the file ends in the middle of the pickle, after {} bytes; copy or write it again".format(
+            os.path.getsize(path)
+        )
+    # Protocol 2, from 2003, and later ones start so; the older two are text.
+    if isinstance(exc, (pickle.UnpicklingError, ValueError, KeyError, IndexError)) and start[:1] != b"\x80":
+        if not start.startswith(_COMPRESSED):
+            return "the file is no pickle, it starts with {!r}; name it for what it is, or write it again".format(
+                start[:16]
+            )
+    return None
 
 
 def _explain(exc: Exception, file: str, caught: List[warnings.WarningMessage]) -> str:

@@ -271,7 +271,9 @@ def _import_problem(exc: BaseException, code_dir: str) -> Optional[str]:
     if isinstance(exc, SyntaxError):
         text = (exc.text or "").strip()
         file = _relative(exc.filename or "?", code_dir)
-        return "{} in {}:{}{}".format(exc.msg, file, exc.lineno, ": {}".format(text) if text else "")
+        return "{} in {}:{}{} (as Python {}.{} reads it, the model's interpreter)".format(
+            exc.msg, file, exc.lineno, ": {}".format(text) if text else "", *sys.version_info[:2]
+        )
     if isinstance(exc, ModuleNotFoundError) and exc.name:
         line = _user_line(exc, code_dir)
         return "{}{}".format("{}: ".format(line) if line else "", missing_package(exc.name, code_dir))
@@ -373,7 +375,8 @@ def _trim(report: traceback.TracebackException, folder: str) -> None:
             pending = None
         else:
             pending = frame
-    if pending is not None:
+    # The import machinery is nobody's frame: a syntax error in custom.py comes from there.
+    if pending is not None and not pending.filename.startswith("<frozen "):
         frames.append(pending)
     report.stack[:] = frames
     for other in (report.__cause__, report.__context__):

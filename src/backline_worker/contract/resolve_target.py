@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import List, Optional, Sequence, Tuple
 
 from ..artifacts.base import Kind, Predictor
 from ..errors import ModelLoadError
 from ..types import ModelSpec
-from .hooks import Hooks
+from .hooks import Hooks, missing_package
 from .metadata import ModelMetadata
 from .target_types import Target, TargetType, label_text, match_labels, parse_target_type
 
@@ -133,7 +134,16 @@ def _check_hooks(kind: TargetType, hooks: Hooks, predictor: Optional[Predictor])
                 "a transform model needs the hook transform(X, transformer) or an artifact that has transform"
             )
         return
-    if "score" in hooks or (kind.is_llm and "chat" in hooks):
+    if kind.is_llm and "chat" in hooks:
+        return
+    if importlib.util.find_spec("pandas") is None:
+        # Rows and predictions are DataFrames: without it every single request would fail.
+        raise ModelLoadError(
+            "a {} model is given its rows as a pandas DataFrame: {}".format(
+                kind.value, missing_package("pandas", hooks.code_dir)
+            )
+        )
+    if "score" in hooks:
         return
     if predictor is None:
         wanted = "chat or score" if kind.is_llm else "score"
@@ -145,6 +155,13 @@ def _check_hooks(kind: TargetType, hooks: Hooks, predictor: Optional[Predictor])
         raise ModelLoadError(
             "{} has no predict, so it cannot answer as {}; {}".format(
                 type(predictor.model).__name__, kind.value, _SET_IT
+            )
+        )
+    words = [item for item in predictor.classes or () if isinstance(item, str)]
+    if kind in (TargetType.REGRESSION, TargetType.ANOMALY) and predictor.kind is Kind.CLASSIFIER and words:
+        raise ModelLoadError(
+            "{} is a classifier of {}, and a {} model answers with numbers; {}".format(
+                type(predictor.model).__name__, _listed(words), kind.value, _SET_IT
             )
         )
     if kind.has_class_labels and predictor.kind is Kind.CLASSIFIER and not predictor.gives_probabilities:

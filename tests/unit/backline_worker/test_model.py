@@ -20,6 +20,7 @@ from backline_worker.errors import (
     HookFailed,
     MissingPart,
     ModelLoadError,
+    NotImplementedYet,
     OperationUnavailable,
     ReportedError,
     ResultInvalid,
@@ -252,10 +253,8 @@ def test_warnings_of_loading_end_up_in_the_description(tmp_path: Path) -> None:
         """
     with pytest.warns(UserWarning, match="mind the gap"), pytest.warns(DeprecationWarning, match="old"):
         model = load(tmp_path, source, metadata={"name": "m", "nmae": 1})
-    assert model.description["warnings"] == [
-        "model-metadata.yaml: nmae: unknown key, ignored; did you mean name?",
-        "UserWarning: mind the gap",
-    ]
+    # What is odd in the metadata is told by the server, which knows the lines.
+    assert model.description["warnings"] == ["UserWarning: mind the gap"]
 
 
 # Reading
@@ -429,7 +428,7 @@ def test_chat_streams_are_closed_and_refused_for_now(tmp_path: Path, kind: str) 
                 next(stream_)
             return stream_
         """
-    with pytest.raises(OperationUnavailable, match="stream: false"):
+    with pytest.raises(NotImplementedYet, match="stream: false"):
         ask(load(tmp_path, source), "chat", b'{"stream": true}')
     assert kind == "async def" or sys.modules["custom"].CLOSED == [1]
 
@@ -509,7 +508,7 @@ def test_failing_example_is_a_load_error(tmp_path: Path) -> None:
     example.write_text("x\n1\n")
     source = "def score(data, model): return data[['a']]"
     model = load(tmp_path, source, target_type="regression", example=str(example))
-    with pytest.raises(ModelLoadError, match=r"predicting on the example example\.csv fails: .*looked up 'a'") as caught:
+    with pytest.raises(ModelLoadError, match=r"predicting on the example example\.csv fails: .*looked up .*a") as caught:
         model.warm_up()
     assert "in score" in (caught.value.traceback or "")
     with pytest.raises(ModelLoadError, match="cannot be read"):
