@@ -31,18 +31,20 @@ LARGE_PAYLOAD_BYTES = 256 << 10
 
 
 class Kind(enum.IntEnum):
-    """What a frame says. The first five go to the worker, the others come from it."""
+    """What a frame says. Those below 16 go to the worker, the others come from it."""
 
     START = 1  # header: the model's specification; sent once, first
     REQUEST = 2  # header: the request's metadata; payload: its parts, one after another
     PING = 3  # asks the main loop, not a side thread: a busy worker answers when it is done
     STOP = 4  # finish and exit 0
+    BATCH = 6  # header: what several predictions have in common, id and size of each; payload: their bodies
     SCORE = 5  # header: a file to score, see backline_worker.score
     HELLO = 16  # header: pid, python version, token; the first frame from the worker
     READY = 17  # header: description of the loaded model
     LOAD_FAILED = 18  # header: error record; the worker exits afterwards
     ANSWER = 19  # header: content type, headers, timings; payload: the body
     ERROR = 20  # header: error record
+    ANSWERS = 23  # to a BATCH; header: size or error record of each; payload: the bodies
     PONG = 21
     PROGRESS = 22  # header: rows done and stage; of a load or of scoring a file
 

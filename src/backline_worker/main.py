@@ -147,6 +147,8 @@ class _Worker:
                 return
             if frame.kind is Kind.REQUEST:
                 self._answer(frame)
+            elif frame.kind is Kind.BATCH:
+                self._answer_batch(frame)
             elif frame.kind is Kind.PING:
                 self._connection.send(Kind.PONG, frame.request_id, {})
             elif frame.kind is Kind.SCORE:
@@ -158,17 +160,8 @@ class _Worker:
         clock("decode")
         try:
             answer = self._call(frame, clock)
-        except ReportedError as exc:
-            self._report(frame.request_id, exc)
-        except MemoryError as exc:
-            error = OutOfMemory(
-                "the worker ran out of memory while it answered; send fewer rows or raise --memory-limit"
-            )
-            error.__cause__ = exc
-            self._report(frame.request_id, error)
         except Exception as exc:  # a fault of ours must cost this request only, not the worker
-            message = "{} in the worker: {}".format(type(exc).__name__, exc)
-            self._report(frame.request_id, ReportedError(message, traceback=traceback.format_exc()))
+            self._report(frame.request_id, _to_error(exc))
         else:
             self._output.end()
             header: Dict[str, Any] = {"content_type": answer.content_type, "seconds": clock.stop()}
@@ -196,6 +189,28 @@ class _Worker:
         }
         return operations[request.operation](request, clock)
 
+    def _answer_batch(self, frame: channel.Frame) -> None:
+        from .batch import answer_batch
+
+        clock = _StageClock(self._status, frame.request_id)
+        self._output.begin(frame.request_id)
+        outcomes = answer_batch(self._model, _to_requests(frame), clock)
+        self._output.end()
+        answers: List[Any] = []  # of each request: its body's size, or its error record
+        content_type = ""
+        bodies = []
+        for outcome in outcomes:
+            if isinstance(outcome, Answer):
+                content_type = outcome.content_type
+                answers.append(len(outcome.body))
+                bodies.append(outcome.body)
+            else:
+                answers.append(_to_error(outcome).to_record())
+        header = {"content_type": content_type, "seconds": clock.stop(), "answers": answers}
+        self._status.write(0, "idle")
+        self._connection.send(Kind.ANSWERS, frame.request_id, header, b"".join(bodies))
+        self._output.begin(0)
+
     def _score(self, frame: channel.Frame) -> None:
         from .score import score_file
 
@@ -206,12 +221,8 @@ class _Worker:
 
         try:
             summary = score_file(self._model, frame.header, report)
-        except ReportedError as exc:
-            self._report(frame.request_id, exc)
-        except MemoryError as exc:
-            error = OutOfMemory("the worker ran out of memory while it scored the file; raise --memory-limit")
-            error.__cause__ = exc
-            self._report(frame.request_id, error)
+        except Exception as exc:
+            self._report(frame.request_id, _to_error(exc))
         else:
             self._output.end()
             self._connection.send(Kind.ANSWER, frame.request_id, summary)
@@ -263,6 +274,34 @@ def _to_request(frame: channel.Frame) -> Request:
         headers=header.get("headers", {}),
         query_lists=header.get("query", {}),
     )
+
+
+def _to_requests(frame: channel.Frame) -> List[Request]:
+    """Take a BATCH apart: predictions with one part each, which differ in nothing but its content."""
+    header = frame.header
+    view = memoryview(frame.payload)
+    requests = []
+    offset = 0
+    for length in header["sizes"]:
+        part = Part("X", header["part_type"], view[offset : offset + length], header["filename"])
+        requests.append(Request(operation="predict", parts=[part], accept=header["accept"]))
+        offset += length
+    return requests
+
+
+def _to_error(exc: Exception) -> ReportedError:
+    """Return the error to report for whatever ended a call."""
+    if isinstance(exc, ReportedError):
+        return exc
+    error: ReportedError
+    if isinstance(exc, MemoryError):
+        error = OutOfMemory("the worker ran out of memory; send fewer rows or raise --memory-limit")
+    else:
+        text = "{} in the worker: {}".format(type(exc).__name__, exc)
+        trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        error = ReportedError(text, traceback=trace)
+    error.__cause__ = exc
+    return error
 
 
 def _limit_memory(limit: int) -> None:

@@ -63,6 +63,11 @@ class Model:
         """What the predictions look like."""
         return self._target
 
+    @property
+    def reads_tables(self) -> bool:
+        """Whether bodies are read by our codecs, so that several can be read as one table."""
+        return "read_input_data" not in self._hooks
+
     def read_table(self, parts: Sequence[Part], content_encoding: str) -> Any:
         """Return the rows of a request: what ``read_input_data`` makes of part ``X``, else the decoded table.
 

@@ -19,6 +19,9 @@ import pytest
 _HERE = Path(__file__).parent
 _CACHE = _HERE.parents[1] / ".cache" / "environments"
 _INSTALL_TIMEOUT = 1800.0  # seconds
+_UNUSED_AFTER = (
+    24 * 3600.0
+)  # seconds; an outdated environment may still serve a test run that started before the change
 _ASK = "import sys; print('{}.{}'.format(*sys.version_info[:2]), sys.version.split()[0], sys.executable)"
 _THIS_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -71,19 +74,27 @@ def build(name: str) -> Path:
     python = folder / "bin" / "python"
     complete = folder / "complete"
     if complete.exists():
+        complete.touch()
         return python
     with _locked(_CACHE / f"{name}.lock"):
         if not complete.exists():  # or another process has built it while we waited
             started = time.monotonic()
-            for outdated in _CACHE.glob(f"{name}-*"):
-                # "py3" must not take "py3-new" for its own: what follows the name is a key, without dashes.
-                if "-" not in outdated.name[len(name) + 1 :]:
-                    shutil.rmtree(outdated)
+            _remove_outdated(name)
+            if folder.exists():  # half built, by a process that was stopped
+                shutil.rmtree(folder)
             _say(f"building {name} ({wanted.purpose}) with Python {version}")
             _install(folder, interpreter, file if requirements else None, with_pip=wanted.with_pip)
             complete.touch()
             _say(f"built {name} in {time.monotonic() - started:.0f} s")
     return python
+
+
+def _remove_outdated(name: str) -> None:
+    for complete in _CACHE.glob(f"{name}-*/complete"):
+        # "py3" must not take "py3-new" for its own: what follows the name is a key, without dashes.
+        ours = "-" not in complete.parent.name[len(name) + 1 :]
+        if ours and time.time() - complete.stat().st_mtime > _UNUSED_AFTER:
+            shutil.rmtree(complete.parent)
 
 
 def _install(folder: Path, interpreter: Path, requirements: Path | None, *, with_pip: bool) -> None:
@@ -95,7 +106,9 @@ def _install(folder: Path, interpreter: Path, requirements: Path | None, *, with
     if uv is None:
         _run([python, "-m", "pip", "install", "--quiet", "--no-input", "--requirement", str(requirements)])
     else:
-        _run([uv, "pip", "install", "--quiet", "--python", python, "--requirement", str(requirements)])
+        # Compiled now, as pip does: where PYTHONDONTWRITEBYTECODE is set every worker would compile pandas again.
+        quietly = ["--quiet", "--compile-bytecode", "--python", python]
+        _run([uv, "pip", "install", *quietly, "--requirement", str(requirements)])
 
 
 def _find_uv() -> str | None:

@@ -18,15 +18,15 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROWS = (1, 10_000)
 FORMATS = ("csv", "records", "split", "lines", "arrow", "parquet", "mtx")
-LABELS = ["low", "high", "mid"]  # not in the order of the classes: theirs is the alphabet's, or 0, 1, 2
-NUMBER_LABELS = ["2", "0", "1"]
+LABELS = ("low", "high", "mid")  # not in the order of the classes: theirs is the alphabet's, or 0, 1, 2
+NUMBER_LABELS = ("2", "0", "1")
 
 Own = Callable[[Any], Any]  # from a frame of rows to a frame of predictions
 
@@ -143,7 +143,7 @@ def values_of(array: Any) -> Any:
     return pd.DataFrame({"Predictions": array[:, 0] if array.ndim == 2 else array})
 
 
-def probabilities_of(array: Any, classes: Any, labels: list[str]) -> Any:
+def probabilities_of(array: Any, classes: Any, labels: Sequence[str]) -> Any:
     """Return the columns by label; one column of probabilities is the last label's, whose complement is the other's."""
     import numpy as np
     import pandas as pd
@@ -216,7 +216,7 @@ def estimator(library: str, target_type: str, file: str) -> Callable[[Path, Any]
             own.save_model(folder / file)
         else:
             model.save_model(str(folder / file))
-        labels = list(CASES[f"{library}-{target_type}-{suffix[1:]}"].labels)
+        labels = CASES[f"{library}-{target_type}-{suffix[1:]}"].labels
         if suffix == ".ubj":
             import xgboost
 
@@ -387,22 +387,33 @@ def load_model(code_dir):
 
 
 """
-TEXT = _START + '''
+TEXT = (
+    _START
+    + """
 def score(data, model, **kwargs):
     rows = zip(data["größe, m"].tolist(), data["city"].tolist(), data["member"].tolist())
     return pd.DataFrame({"reply": ['%r "%s"\\n\\t%s, 🦙' % row for row in rows]})
-'''
-GEO = _START + """
+"""
+)
+GEO = (
+    _START
+    + """
 def score(data, model, **kwargs):
     return pd.DataFrame({"lon": data["a"] / 3, "lat": data["b"] / 7})[["lon", "lat"]].rename(
         columns={"lon": "longitude", "lat": "latitude"}
     )
 """
-VECTORS = _START + """
+)
+VECTORS = (
+    _START
+    + """
 def score(data, model, **kwargs):
     return pd.DataFrame({"document": ["text %d" % n for n in data["n"]], "distance": data["a"] / 3})
 """
-AGENT = _START + """
+)
+AGENT = (
+    _START
+    + """
 def score(data, model, **kwargs):
     return pd.DataFrame({"answer": ["saw %r" % value for value in data["a"].tolist()]})
 
@@ -420,10 +431,14 @@ def chat(completion_create_params, model):
         "seen": completion_create_params,
     }
 """
-TRANSFORM = _START + """
+)
+TRANSFORM = (
+    _START
+    + """
 def transform(data, model):
     return pd.DataFrame({"third": data["a"] / 3, "n": data["n"], "text": ["<%d>" % n for n in data["n"]]})
 """
+)
 UNSTRUCTURED = """
 import hashlib
 import json
@@ -456,65 +471,59 @@ def scaler(folder: Path, x: Any) -> Own:
     return own
 
 
-def _binary_and_multiclass(library: str, suffix: str, *, named: bool, rows: str) -> dict[str, Case]:
-    return {
-        f"{library}-binary-{suffix}": Case(
-            estimator(library, "binary", f"model.{suffix}"),
-            "binary",
-            rows=rows,
-            labels=("yes", "no") if named else ("1", "0"),
-        ),
-        f"{library}-multiclass-{suffix}": Case(
-            estimator(library, "multiclass", f"model.{suffix}"),
-            "multiclass",
-            rows=rows,
-            labels=tuple(LABELS if named else NUMBER_LABELS),
-        ),
-    }
+# Each form of each library, each target type of each library, and where a form has code of its own all of them.
+_ESTIMATORS = {
+    "sklearn": {"pkl": ("regression", "binary"), "joblib": ("multiclass", "anomaly")},
+    "xgboost": {"pkl": ("regression", "binary"), "ubj": ("anomaly", "binary", "multiclass")},
+    "lightgbm": {"pkl": ("regression", "binary"), "lgb": ("anomaly", "binary", "multiclass")},
+    "catboost": {"pkl": ("regression", "binary"), "cbm": ("anomaly", "multiclass")},
+}
+_NETWORKS = {
+    "torch": {"whole": ("regression", "multiclass"), "script": ("anomaly", "binary")},
+    "keras": {"keras": ("regression", "binary"), "h5": ("anomaly", "multiclass")},
+}
 
 
 def _all_cases() -> dict[str, Case]:
     cases: dict[str, Case] = {}
-    for library, suffixes in (
-        ("sklearn", ("pkl", "joblib")),
-        ("xgboost", ("pkl", "ubj")),
-        ("lightgbm", ("pkl", "lgb")),
-        ("catboost", ("pkl", "cbm")),
-    ):
-        rows = "numbers" if library == "sklearn" else "gaps"
-        for suffix, one_value in zip(suffixes, ("regression", "anomaly"), strict=True):
-            file = f"model.{suffix}"
-            cases[f"{library}-{one_value}-{suffix}"] = Case(estimator(library, one_value, file), one_value, rows=rows)
-            cases |= _binary_and_multiclass(library, suffix, named=library == "sklearn", rows=rows)
-    cases["sklearn-mixed-pkl"] = Case(pipeline, "binary", rows="mixed", formats=FORMATS[:-1], labels=("yes", "no"))
-    for target_type, labels in (
-        ("regression", ()),
-        ("anomaly", ()),
-        ("binary", ("yes", "no")),
-        ("multiclass", tuple(LABELS)),
-    ):
-        if target_type != "anomaly":
-            cases[f"torch-{target_type}-whole"] = Case(
-                torch_module(target_type, script=False), target_type, labels=labels
-            )
-            cases[f"keras-{target_type}-keras"] = Case(
-                keras_model(target_type, "model.keras"), target_type, labels=labels
-            )
-        if target_type != "regression":
-            cases[f"torch-{target_type}-script"] = Case(
-                torch_module(target_type, script=True), target_type, labels=labels
-            )
-            cases[f"keras-{target_type}-h5"] = Case(keras_model(target_type, "model.h5"), target_type, labels=labels)
-        onnx_labels = tuple(NUMBER_LABELS) if target_type == "multiclass" else labels
-        cases[f"onnx-{target_type}"] = Case(onnx_model(target_type), target_type, labels=onnx_labels)
+    for library, forms in _ESTIMATORS.items():
+        named = library == "sklearn"  # the others know no classes by name, or are given numbers here
+        labels = {"binary": ("yes", "no") if named else ("1", "0"), "multiclass": LABELS if named else NUMBER_LABELS}
+        for suffix, target_types in forms.items():
+            for target_type in target_types:
+                cases[f"{library}-{target_type}-{suffix}"] = Case(
+                    estimator(library, target_type, f"model.{suffix}"),
+                    target_type,
+                    rows="numbers" if named else "gaps",
+                    labels=labels.get(target_type, ()),
+                )
+    labels = {"binary": ("yes", "no"), "multiclass": LABELS}
+    for library, forms in _NETWORKS.items():
+        for form, target_types in forms.items():
+            for target_type in target_types:
+                is_torch = library == "torch"
+                cases[f"{library}-{target_type}-{form}"] = Case(
+                    torch_module(target_type, script=form == "script")
+                    if is_torch
+                    else keras_model(target_type, f"model.{form}"),
+                    target_type,
+                    labels=labels.get(target_type, ()),
+                    # Keras takes half a second for what others do in 5 ms: one of its folders gets every format.
+                    formats=FORMATS if is_torch or target_type == "regression" else ("csv", "arrow"),
+                )
+    labels["multiclass"] = NUMBER_LABELS
+    for target_type in ("regression", "binary", "multiclass", "anomaly"):
+        cases[f"onnx-{target_type}"] = Case(onnx_model(target_type), target_type, labels=labels.get(target_type, ()))
+    no_sparse = FORMATS[:-1]
+    cases["sklearn-mixed-pkl"] = Case(pipeline, "binary", rows="mixed", formats=no_sparse, labels=("yes", "no"))
+    cases["sklearn-transform-pkl"] = Case(scaler, "transform", formats=no_sparse)
     cases["hooks-textgeneration"] = Case(
-        hooks(TEXT), "textgeneration", rows="mixed", formats=FORMATS[:-1], target_name="reply"
+        hooks(TEXT), "textgeneration", rows="mixed", formats=no_sparse, target_name="reply"
     )
     cases["hooks-geopoint"] = Case(hooks(GEO), "geopoint")
-    cases["hooks-vectordatabase"] = Case(hooks(VECTORS), "vectordatabase", formats=FORMATS[:-1])
+    cases["hooks-vectordatabase"] = Case(hooks(VECTORS), "vectordatabase", formats=no_sparse)
     cases["hooks-agenticworkflow"] = Case(hooks(AGENT), "agenticworkflow", target_name="answer")
-    cases["hooks-transform"] = Case(hooks(TRANSFORM), "transform", formats=FORMATS[:-1])
-    cases["sklearn-transform-pkl"] = Case(scaler, "transform", formats=FORMATS[:-1])
+    cases["hooks-transform"] = Case(hooks(TRANSFORM), "transform", formats=no_sparse)
     return cases
 
 

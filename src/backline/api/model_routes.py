@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backline.api.body import Body, ClientDisconnected, read_body
 from backline.api.endpoint import Endpoint, Family, Headers, respond
 from backline.errors import BadRequest, DeadlineExceeded, ServerDraining
-from backline.runtime.call import Call
+from backline.runtime.call import BatchKey, Call
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -68,12 +68,26 @@ class ModelEndpoint(Endpoint):
             return
         header["parts"] = [(part.name, part.content_type, part.filename, part.length) for part in body.parts]
         call = Call(
-            header=header, payload=body.payload, request_id=request_id, deadline=deadline, retryable=self.retryable
+            header=header,
+            payload=body.payload,
+            request_id=request_id,
+            deadline=deadline,
+            retryable=self.retryable,
+            batch_key=self._batch_key(header, body),
         )
         service.dispatcher.submit(call)
         reply = await self._wait(call, receive)
         if reply is not None:
             await respond(send, 200, _reply_headers(reply), reply.body, request_id)
+
+    def _batch_key(self, header: dict[str, Any], body: Body) -> BatchKey | None:
+        """Return what a prediction must share with others to be answered with them; ``None`` where it cannot."""
+        if self.operation != "predict" or len(body.parts) != 1 or body.payload.data is None:
+            return None
+        part = body.parts[0]
+        if part.name != "X" or header.get("content_encoding"):
+            return None
+        return BatchKey(part.content_type, part.filename, header.get("accept", ""))
 
     async def _read(self, scope: Scope, receive: Receive, deadline: float | None) -> Body:
         try:
@@ -97,7 +111,7 @@ class ModelEndpoint(Endpoint):
         try:
             return await call.future
         except asyncio.CancelledError:
-            if call.future.cancelled() and watch is not None:
+            if watch is not None and watch.done():
                 return None  # given up by the watch
             raise
         finally:

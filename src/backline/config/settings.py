@@ -197,6 +197,42 @@ class WorkerSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """How waiting requests share a call of the model."""
+
+    mode: str = setting(
+        "auto",
+        choice("auto", "on", "off"),
+        "Answer several waiting predictions with one call of the model: auto where rows are known to be independent "
+        "(an artifact of a known library, without hooks), on for hooks that look at each row by itself.",
+        flags=("--batch",),
+        commands=_SERVE,
+    )
+    max_rows: int = setting(
+        4096,
+        INTEGER,
+        "The most rows of a batch.",
+        flags=("--max-batch-rows",),
+        least=1,
+        most=1_000_000,
+        commands=_SERVE,
+    )
+    max_bytes: int = setting(
+        _MIB, SIZE, "The most bytes of a batch.", flags=("--max-batch-bytes",), least=1, commands=_SERVE
+    )
+    delay: float = setting(
+        0.0,
+        DURATION,
+        "How long a request may wait for others to share its call; without it only for a moment, and only where that "
+        "is sure to pay.",
+        flags=("--batch-delay",),
+        least=0,
+        most=60,
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """What is refused rather than taken on."""
 
@@ -249,6 +285,7 @@ class Settings:
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     workers: WorkerSettings = WorkerSettings()
+    batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
@@ -257,6 +294,7 @@ SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "server": ServerSettings,
     "workers": WorkerSettings,
+    "batch": BatchSettings,
     "limits": LimitSettings,
     "log": LogSettings,
 }

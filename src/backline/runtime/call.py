@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backline_worker.channel import Kind
 
@@ -38,6 +38,14 @@ class Reply:
     header: dict[str, Any]
 
 
+class BatchKey(NamedTuple):
+    """What predictions that share a call of the model have in common: how they are read and answered."""
+
+    part_type: str
+    filename: str | None
+    accept: str
+
+
 def _ignore(_: dict[str, Any]) -> None:
     pass
 
@@ -51,6 +59,8 @@ class Call:
 
     __slots__ = (
         "abandon_timer",
+        "alone",
+        "batch_key",
         "deadline",
         "deadline_timer",
         "decode_deaths",
@@ -76,10 +86,13 @@ class Call:
         request_id: str,
         deadline: float | None,
         retryable: bool,
+        batch_key: BatchKey | None = None,
         kind: Kind = Kind.REQUEST,
         progress: Callable[[dict[str, Any]], None] = _ignore,
     ) -> None:
         self.kind = kind
+        self.batch_key = batch_key  # calls with equal keys can share a call of the model; None: never
+        self.alone = False  # it was in a batch whose worker died: tried again, it must not take others with it
         self.id = 0  # given by the dispatcher
         self.header = header
         self.payload = payload

@@ -18,18 +18,20 @@ import logging
 from typing import TYPE_CHECKING
 
 from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, ServerDraining, WorkerDied, WorkerReported
+from backline.runtime.batching import MergeWindow
 from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.poison import PoisonList
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backline.config.settings import LimitSettings, WorkerSettings
-    from backline.runtime.worker import Worker
+    from backline.config.settings import BatchSettings, LimitSettings, WorkerSettings
+    from backline.runtime.worker import Results, Worker
 
 logger = logging.getLogger("backline.runtime")
 
 _KILLS_TO_POISON = 2
+_LOOK_AHEAD = 64  # calls of other kinds that a batch may reach over; more would make them wait too long
 
 
 class Dispatcher:
@@ -39,9 +41,18 @@ class Dispatcher:
     """
 
     def __init__(
-        self, limits: LimitSettings, workers: WorkerSettings, *, on_out_of_memory: Callable[[Worker], None]
+        self,
+        limits: LimitSettings,
+        workers: WorkerSettings,
+        batch: BatchSettings,
+        *,
+        on_out_of_memory: Callable[[Worker], None],
     ) -> None:
         self._limits = limits
+        self._batch = batch
+        self._batching = False  # until a model says that its rows are independent, or the operator does
+        self._window = MergeWindow()
+        self._tick: asyncio.TimerHandle | None = None
         self._timeout_grace = workers.timeout_grace
         self._cancel_grace = workers.cancel_grace
         self._on_out_of_memory = on_out_of_memory
@@ -84,6 +95,8 @@ class Dispatcher:
         call.submitted = loop.time()
         if call.deadline is not None:
             call.deadline_timer = loop.call_at(call.deadline, self._deadline_passed, call)
+        if self._batching:
+            self._window.arrived(call.submitted)
         self._enqueue(call, first=False)
         self._pump()
 
@@ -113,9 +126,10 @@ class Dispatcher:
 
     # --- from the supervisor
 
-    def worker_ready(self, worker: Worker) -> None:
-        """A worker is free for its first call."""
+    def worker_ready(self, worker: Worker, *, rows_independent: bool) -> None:
+        """A worker is free for its first call; ``rows_independent``: its model may be given several calls at once."""
         self._failure = None
+        self._batching = self._batch.mode == "on" or (self._batch.mode == "auto" and rows_independent)
         self._free.append(worker)
         self._pump()
 
@@ -126,39 +140,56 @@ class Dispatcher:
 
     # --- WorkerOwner
 
-    def call_finished(self, worker: Worker, call: Call, result: Reply | WorkerReported) -> None:
+    def calls_finished(self, worker: Worker, results: Results, seconds: float) -> None:
         """See ``WorkerOwner``."""
-        out_of_memory = isinstance(result, WorkerReported) and result.code == "out_of_memory"
-        if out_of_memory:
+        if any(isinstance(result, WorkerReported) and result.code == "out_of_memory" for _, result in results):
             self._on_out_of_memory(worker)
+        if self._batching:
+            now = asyncio.get_running_loop().time()
+            self._window.finished(now, answered=len(results), waiting=self._waiting, seconds=seconds)
         if worker.is_free():
             self._free.append(worker)
-            self._pump()  # before the answer is written: the worker should not wait for that
-        if call.state is CallState.RUNNING:
-            self._resolve(call, result)
-        self._close(call)
+            self._pump()  # before the answers are written: the worker should not wait for that
+        for call, result in results:
+            if call.state is CallState.RUNNING:
+                self._resolve(call, result)
+            self._close(call)
 
-    def call_lost(self, worker: Worker, call: Call) -> None:
+    def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
         """See ``WorkerOwner``."""
         self.worker_gone(worker)
-        if call.state is not CallState.RUNNING:
-            self._close(call)
+        reason = worker.death_reason or "unknown"
+        running = [call for call in calls if call.state is CallState.RUNNING]
+        for call in calls:
+            if call.state is not CallState.RUNNING:
+                self._close(call)
+        if not running:
             return
-        stage = worker.progress_of(call)
+        logger.warning(
+            "worker %d died with %d request%s in hand (%s, at stage %s)",
+            worker.number,
+            len(running),
+            "" if len(running) == 1 else "s",
+            reason,
+            stage,
+            extra={"worker": worker.number, "request_id": running[0].request_id},
+        )
+        for call in reversed(running):  # each goes to the head of the queue
+            if len(calls) > 1:
+                # Whose fault it was is found by trying each alone.
+                call.alone = True
+                self._enqueue(call, first=True)
+            else:
+                self._lose(call, reason, stage)
+        self._pump()
+
+    def _lose(self, call: Call, reason: str, stage: str) -> None:
+        """Try a call again whose worker has died on it, or give it up."""
         if stage != "idle":
             call.kills += 1
             call.decode_deaths += stage == "decode"
-        reason = worker.death_reason or "unknown"
-        logger.warning(
-            "worker %d died with a request in hand (%s, at stage %s)",
-            worker.number,
-            reason,
-            stage,
-            extra={"worker": worker.number, "request_id": call.request_id},
-        )
         if call.kills < _KILLS_TO_POISON and call.retryable:
             self._enqueue(call, first=True)
-            self._pump()
             return
         if call.kills >= _KILLS_TO_POISON:
             self.poison.add(call.payload.digest())
@@ -204,19 +235,71 @@ class Dispatcher:
         call.state = CallState.DONE
 
     def _pump(self) -> None:
-        """Give waiting calls to free workers while there are both."""
-        while self._free and self._queue:
+        """Give waiting calls to free workers while there are both, and no reason to wait for more."""
+        while self._waiting and self._has_free_worker():
+            if self._batching and self._should_wait():
+                return
+            worker = self._free.pop()
+            if not worker.is_free():
+                continue
+            calls = self._take()
+            for call in calls:
+                self._waiting -= 1
+                call.state = CallState.RUNNING
+                call.worker = worker
+            worker.start(calls)
+
+    def _should_wait(self) -> bool:
+        """Say whether a free worker is to wait for more calls; makes sure that this is asked again in time."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        wait = 0.0
+        if self._batch.delay:
+            wait = self._first().submitted + self._batch.delay - now
+        if wait <= 0 and self._window.is_open(now, self._waiting):
+            wait = self._window.TICK
+        if wait <= 0:
+            return False
+        if self._tick is None:
+            self._tick = loop.call_later(wait, self._tick_passed)
+        return True
+
+    def _tick_passed(self) -> None:
+        self._tick = None
+        self._pump()
+
+    def _first(self) -> Call:
+        """Return the first call that waits; there is one."""
+        while self._queue[0].state is not CallState.WAITING:
+            self._queue.popleft()
+        return self._queue[0]
+
+    def _take(self) -> list[Call]:
+        """Take the first call that waits, and with it those that can share a call of the model."""
+        calls = [self._first()]
+        self._queue.popleft()
+        key = calls[0].batch_key
+        if not self._batching or key is None or calls[0].alone:
+            return calls
+        rows, size = _rows(calls[0]), calls[0].payload.size
+        others: list[Call] = []
+        while self._queue and rows < self._batch.max_rows:
             call = self._queue.popleft()
             if call.state is not CallState.WAITING:
                 continue
-            worker = self._free.pop()
-            if not worker.is_free():
-                self._queue.appendleft(call)
+            if call.batch_key != key or call.alone:
+                others.append(call)
+                if len(others) > _LOOK_AHEAD:
+                    break
                 continue
-            self._waiting -= 1
-            call.state = CallState.RUNNING
-            call.worker = worker
-            worker.start_call(call)
+            rows += _rows(call)
+            size += call.payload.size
+            if rows > self._batch.max_rows or size > self._batch.max_bytes:
+                others.append(call)
+                break
+            calls.append(call)
+        self._queue.extendleft(reversed(others))
+        return calls
 
     def _deadline_passed(self, call: Call) -> None:
         call.deadline_timer = None
@@ -239,7 +322,7 @@ class Dispatcher:
         assert worker is not None
 
         def kill() -> None:
-            if worker.call is call:
+            if call in worker.calls:
                 worker.kill(reason)
 
         call.abandon_timer = asyncio.get_running_loop().call_later(grace, kill)
@@ -271,3 +354,11 @@ def _died(call: Call, reason: str) -> WorkerDied:
     return WorkerDied(
         f"the model's process died on this request ({reason}), {times}; the server's log has its last output"
     )
+
+
+def _rows(call: Call) -> int:
+    """Return about how many rows a call has: lines where that is what rows are, else one."""
+    assert call.batch_key is not None
+    if "csv" in call.batch_key.part_type and call.payload.data is not None:
+        return max(1, call.payload.data.count(b"\n") - 1)
+    return 1

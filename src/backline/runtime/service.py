@@ -22,7 +22,7 @@ class ModelService:
 
     def __init__(self, settings: Settings, spec: dict[str, Any], payloads: PayloadDirectory) -> None:
         self.payloads = payloads
-        self.dispatcher = Dispatcher(settings.limits, settings.workers, on_out_of_memory=self._replace)
+        self.dispatcher = Dispatcher(settings.limits, settings.workers, settings.batch, on_out_of_memory=self._replace)
         plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
         self.supervisor = Supervisor(
             plan, settings.workers, self.dispatcher, log_lines_per_second=settings.log.worker_lines_per_second

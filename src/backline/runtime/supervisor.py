@@ -78,8 +78,8 @@ class Supervisor:
 
     def has_running_call(self) -> bool:
         """Whether a worker works on a call that somebody waits for."""
-        calls = (slot.worker.call for slot in self._slots if slot.worker is not None)
-        return any(call is not None and call.state is CallState.RUNNING for call in calls)
+        calls = (call for slot in self._slots if slot.worker is not None for call in slot.worker.calls)
+        return any(call.state is CallState.RUNNING for call in calls)
 
     def workers(self) -> list[dict[str, Any]]:
         """Return what there is to know of each worker, for ``/stats/``."""
@@ -148,7 +148,7 @@ class Supervisor:
         self._was_ready = True
         self.failure = None
         logger.info("worker %d (pid %s) is ready after %.1f s", worker.number, worker.pid, ready.load_seconds)
-        self._dispatcher.worker_ready(worker)
+        self._dispatcher.worker_ready(worker, rows_independent=ready.description["rows_independent"])
         if not self.first_outcome.done():
             self.first_outcome.set_result(ModelState.READY)
 

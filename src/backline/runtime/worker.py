@@ -40,6 +40,7 @@ logger = logging.getLogger("backline.runtime")
 _PIPE_BYTES = 1 << 16
 _LAST_OUTPUT_TIMEOUT = 1.0  # seconds for the last lines after the process is gone
 _CONNECT_TIMEOUT = 30.0
+_RECENT_CALLS = 64
 
 
 class WorkerState(enum.Enum):
@@ -62,6 +63,10 @@ class Ready:
     load_seconds: float
 
 
+Results = list[tuple[Call, Reply | WorkerReported]]
+"""What became of each call of a frame."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
     """How to start a worker: the same for every worker of a model."""
@@ -74,11 +79,11 @@ class WorkerPlan:
 class WorkerOwner(Protocol):
     """Told by a worker, from the event loop, when something has changed."""
 
-    def call_finished(self, worker: Worker, call: Call, result: Reply | WorkerReported) -> None:
-        """The worker has answered and is free again."""
+    def calls_finished(self, worker: Worker, results: Results, seconds: float) -> None:
+        """The worker has answered all its calls, after ``seconds``, and is free again."""
 
-    def call_lost(self, worker: Worker, call: Call) -> None:
-        """The worker is dead, and this call was in its hands."""
+    def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
+        """The worker is dead, and these calls were in its hands, at ``stage``; ``"idle"``: not yet started."""
 
 
 class Worker(asyncio.Protocol):
@@ -89,7 +94,7 @@ class Worker(asyncio.Protocol):
     ) -> None:
         self.number = number
         self.state = WorkerState.STARTING
-        self.call: Call | None = None
+        self.calls: list[Call] = []  # what it works on: one call, or a batch
         self.answered = 0  # calls
         self.pid: int | None = None
         self.death_reason: str | None = None
@@ -98,6 +103,7 @@ class Worker(asyncio.Protocol):
         self.recent: dict[int, str] = {}  # channel id -> request id, for lines that arrive after the answer
         self.log = make_log(self)
         self.started_at = time.monotonic()
+        self._started_calls = 0.0
         self._unburdened = asyncio.Event()  # set when it has no call
         self._plan = plan
         self._owner = owner
@@ -163,11 +169,12 @@ class Worker(asyncio.Protocol):
         if not self.ready.done():
             self.ready.set_exception(ModelLoadFailed(self._describe_failed_start()))
             self.ready.exception()  # retrieved: whoever waits sees it all the same
-        call, self.call = self.call, None
+        stage = self._stage_of_calls()
+        calls, self.calls = self.calls, []
         self._unburdened.set()
         try:
-            if call is not None:
-                self._owner.call_lost(self, call)
+            if calls:
+                self._owner.calls_lost(self, calls, stage)
         finally:
             if self._status is not None:
                 self._status.close()
@@ -195,7 +202,7 @@ class Worker(asyncio.Protocol):
     async def retire(self, grace: float) -> None:
         """Take no further call, finish the one in hand, then stop; a call's own deadline bounds the wait."""
         self.retiring = True
-        if self.call is not None:
+        if self.calls:
             await self._unburdened.wait()
         await self.stop(grace)
 
@@ -217,30 +224,29 @@ class Worker(asyncio.Protocol):
         """Whether it can take a call now."""
         return self.state is WorkerState.READY and not self.retiring
 
-    def start_call(self, call: Call) -> None:
-        """Hand over a call; the worker must be free."""
+    def start(self, calls: list[Call]) -> None:
+        """Hand over one call, or a batch of calls with one batch key and their payloads in memory; it must be free."""
         assert self.is_free()
         assert self._transport is not None
-        self.call = call
-        self.recent[call.id] = call.request_id
-        if len(self.recent) > 64:
-            del self.recent[next(iter(self.recent))]
+        self.calls = calls
+        self._started_calls = time.monotonic()
         self._unburdened.clear()
         self._change(WorkerState.BUSY)
-        payload = call.payload
-        if payload.data is not None:
-            prefix = channel.encode_prefix(call.kind, call.id, call.header, payload.size)
-            self._transport.write(prefix + payload.data)
+        first = calls[0]
+        others = f"+{len(calls) - 1}" if len(calls) > 1 else ""
+        self.recent[first.id] = first.request_id + others
+        if len(self.recent) > _RECENT_CALLS:
+            del self.recent[next(iter(self.recent))]
+        if len(calls) == 1:
+            self._transport.write(_request_frame(first))
         else:
-            header = {**call.header, "file": {"path": payload.path, "length": payload.size}}
-            self._transport.write(channel.encode_prefix(call.kind, call.id, header, 0))
+            self._transport.write(_batch_frame(calls))
 
-    def progress_of(self, call: Call) -> str:
-        """Return the stage at which the call is or was, ``"idle"`` when it has not been started."""
-        if self._status is None:
+    def _stage_of_calls(self) -> str:
+        if self._status is None or not self.calls:
             return "idle"
         request_id, stage = self._status.read()
-        return stage if request_id == call.id else "idle"
+        return stage if request_id == self.calls[0].id else "idle"
 
     # --- asyncio.Protocol
 
@@ -271,7 +277,7 @@ class Worker(asyncio.Protocol):
 
     def _handle(self, frame: channel.Frame) -> None:
         match frame.kind:
-            case Kind.ANSWER | Kind.ERROR:
+            case Kind.ANSWER | Kind.ANSWERS | Kind.ERROR:
                 self._finish(frame)
             case Kind.READY:
                 self._change(WorkerState.READY)
@@ -283,38 +289,22 @@ class Worker(asyncio.Protocol):
             case Kind.HELLO | Kind.PONG:
                 pass
             case Kind.PROGRESS:
-                if self.call is not None and frame.request_id == self.call.id:
-                    self.call.progress(frame.header)
+                if self.calls and frame.request_id == self.calls[0].id:
+                    self.calls[0].progress(frame.header)
             case _:
                 raise channel.ProtocolError(f"a worker cannot send {frame.kind.name}")
 
     def _finish(self, frame: channel.Frame) -> None:
-        call = self.call
-        if call is None or frame.request_id != call.id:
+        calls = self.calls
+        if not calls or frame.request_id != calls[0].id or (len(calls) > 1) != (frame.kind is Kind.ANSWERS):
             raise channel.ProtocolError(f"an answer to request {frame.request_id}, which it was not asked")
-        header = frame.header
-        result: Reply | WorkerReported
-        if frame.kind is Kind.ERROR:
-            result = WorkerReported(
-                header["code"],
-                header["message"],
-                error_type=header["type"],
-                details=header["details"],
-                traceback=header["traceback"],
-            )
-        else:
-            body = channel.take_payload(frame)
-            if "file" in header:
-                Path(header["file"]["path"]).unlink()
-            result = Reply(
-                header.get("content_type", ""), body, header.get("headers", {}), header.get("seconds", {}), header
-            )
-        self.call = None
+        results = _results_of_batch(calls, frame) if frame.kind is Kind.ANSWERS else [(calls[0], _result(frame))]
+        self.calls = []
         self._unburdened.set()
-        self.answered += 1
+        self.answered += len(calls)
         if self.state is WorkerState.BUSY:
             self._change(WorkerState.READY)
-        self._owner.call_finished(self, call, result)
+        self._owner.calls_finished(self, results, time.monotonic() - self._started_calls)
 
     # --- words
 
@@ -341,6 +331,57 @@ class Worker(asyncio.Protocol):
         if self.log.tail:
             text += "\nLast output of the worker:\n" + "\n".join(f"  {line}" for line in self.log.tail)
         return text
+
+
+def _request_frame(call: Call) -> bytes:
+    payload = call.payload
+    if payload.data is not None:
+        return channel.encode_prefix(call.kind, call.id, call.header, payload.size) + payload.data
+    header = {**call.header, "file": {"path": payload.path, "length": payload.size}}
+    return channel.encode_prefix(call.kind, call.id, header, 0)
+
+
+def _batch_frame(calls: list[Call]) -> bytes:
+    key = calls[0].batch_key
+    assert key is not None
+    header = {**key._asdict(), "sizes": [call.payload.size for call in calls]}
+    body = b"".join([call.payload.data or b"" for call in calls])
+    return channel.encode_prefix(Kind.BATCH, calls[0].id, header, len(body)) + body
+
+
+def _result(frame: channel.Frame) -> Reply | WorkerReported:
+    header = frame.header
+    if frame.kind is Kind.ERROR:
+        return _reported(header)
+    body = channel.take_payload(frame)
+    if "file" in header:
+        Path(header["file"]["path"]).unlink()
+    return Reply(header.get("content_type", ""), body, header.get("headers", {}), header.get("seconds", {}), header)
+
+
+def _results_of_batch(calls: list[Call], frame: channel.Frame) -> Results:
+    header = frame.header
+    content_type, seconds = header["content_type"], header["seconds"]
+    results: Results = []
+    offset = 0
+    for call, answer in zip(calls, header["answers"], strict=True):
+        if isinstance(answer, int):
+            body = frame.payload[offset : offset + answer]
+            offset += answer
+            results.append((call, Reply(content_type, body, {}, seconds, {})))
+        else:
+            results.append((call, _reported(answer)))
+    return results
+
+
+def _reported(record: dict[str, Any]) -> WorkerReported:
+    return WorkerReported(
+        record["code"],
+        record["message"],
+        error_type=record["type"],
+        details=record["details"],
+        traceback=record["traceback"],
+    )
 
 
 class LoadRefused(ModelLoadFailed):

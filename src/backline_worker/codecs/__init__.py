@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from .accept import choose_output
 from .compression import decompress
-from .decoding import decode_table
+from .csv_batch import decode_together
+from .decoding import decode_table, is_csv
 from .encoding import available_output, encode_predictions, encode_table
 from .formats import SUPPORTED_INPUT, SUPPORTED_OUTPUT
 
@@ -18,7 +19,9 @@ __all__ = [
     "available_output",
     "choose_output",
     "decode_table",
+    "decode_together",
     "decompress",
     "encode_predictions",
     "encode_table",
+    "is_csv",
 ]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _WHAT = "the CSV"
 _HEAD_BYTES = 1 << 16
+_LONE_CR = re.compile(b"\r(?!\n)")
+# A quoted field, which opens where a field starts, or the end of a line.
+_QUOTED_OR_END = re.compile(b'(?<![^,\r\n])"(?:[^"]|"")*"|\r\n?')
 _NEEDS_QUOTES = re.compile('[,"\r\n]')
 _field_limit_lock = threading.Lock()
 
@@ -49,6 +52,8 @@ def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
             f"the CSV has a NUL byte at offset {offset} (line {text.line_at(data, offset)}); it may be binary, or "
             "UTF-16 without its charset parameter"
         )
+    if _LONE_CR.search(data):
+        data = _with_line_feeds(data)
     header, first_row = _first_records(data)
     columns = len(header)
     # Where the first row has more fields than the header pandas takes the first ones for an index, without a word.
@@ -109,6 +114,15 @@ def _quote(value: str) -> str:
     return value
 
 
+def _with_line_feeds(data: Buffer) -> bytes:
+    """Return the text with a line feed for each end of line that is a carriage return, as old Macs wrote.
+
+    At a line that starts with a blank pandas before 3 goes back to the last line feed and reads on from there: rows
+    come twice, or without end (``,\\r\\r\\t1`` takes all memory).
+    """
+    return _QUOTED_OR_END.sub(lambda match: b"\n" if match.group()[:1] == b"\r" else match.group(), bytes(data))
+
+
 def _first_records(data: Buffer) -> Tuple[List[str], int]:
     """Return the header's names and how many fields the first row has (0: there is none).
 
@@ -120,12 +134,12 @@ def _first_records(data: Buffer) -> Tuple[List[str], int]:
     if b'"' not in head and head.count(b"\n") > 1:
         # The usual case by hand. A last line that may be cut off is left out.
         lines = (line for line in head.replace(b"\r", b"\n").split(b"\n")[:-1] if line.strip(b" \t"))
-        first = next(lines, b"")
+        first, second = next(lines, b""), next(lines, b"")
         try:
             names = first.decode("utf-8").split(",") if first else []
         except UnicodeDecodeError:
             text.raise_not_utf8(data, _WHAT)
-        fields = next(lines, b"").count(b",") + 1
+        fields = second.count(b",") + 1 if second else 0
     if not names or not fields:
         records = [record for _line, record in itertools.islice(_records(data), 2)]
         names = records[0] if records else []
@@ -156,7 +170,14 @@ def _may_have_short_rows(data: Buffer, frame: Any, columns: int) -> bool:
 def _records(data: Buffer) -> Iterator[Tuple[int, List[str]]]:
     """Yield each record with the number of the line it starts at; blank lines are left out, as pandas does."""
     stream = io.TextIOWrapper(text.open_bytes(data), encoding="utf-8", errors="replace", newline="")
-    reader = csv.reader(stream)
+    line = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for line in stream:
+            yield line
+
+    reader = csv.reader(lines())
     end = 0
     while True:
         # The limit is the interpreter's, not the reader's: it is lent for as long as one record takes.
@@ -169,7 +190,8 @@ def _records(data: Buffer) -> Iterator[Tuple[int, List[str]]]:
         if record is None:
             return
         start, end = end + 1, reader.line_num
-        if record and not (len(record) == 1 and not record[0].strip(" \t") and end == start):
+        # An empty field in quotes makes a row; a line of blanks does not.
+        if end > start or line.strip(" \t\r\n"):
             yield start, record
 
 

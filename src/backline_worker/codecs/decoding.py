@@ -47,6 +47,15 @@ def decode_table(part: Part, others: Sequence[Part], *, content_encoding: str, m
     return _decode(chosen, data, charset, others, max_bytes)
 
 
+def is_csv(part: Part) -> bool:
+    """Say whether ``decode_table`` would read the part as CSV in UTF-8, so that several can be read together."""
+    try:
+        chosen, charset, _ = _choose(part, part.data)
+    except UnsupportedMediaType:
+        return False
+    return chosen is Format.CSV and charset.lower() in ("", "utf-8", "utf8", "us-ascii")
+
+
 def _choose(part: Part, data: Buffer) -> Tuple[Format, str, Optional[str]]:
     """Return the format, the charset, and for gzip the name of the file inside."""
     content_type, charset = split_content_type(part.content_type)
