@@ -94,13 +94,7 @@ class Model:
         fit the target type, and ``HookFailed``, ``UserHTTPError`` or ``OutOfMemory`` for what user code or the library
         raised.
         """
-        if self._target.type in (TargetType.UNSTRUCTURED, TargetType.TRANSFORM):
-            operation = "unstructured" if self._target.type is TargetType.UNSTRUCTURED else "transform"
-            raise OperationUnavailable(
-                "the model's target type is {}, so it predicts no tables; use the {} operation".format(
-                    self._target.type.value, operation
-                )
-            )
+        self._check_predicts_tables()
         self._check_input(data)
         rows = _row_count(data)
         if "transform" in self._hooks:
@@ -120,6 +114,7 @@ class Model:
         """Answer a request for predictions in the format that ``Accept`` asks for."""
         from .codecs import available_output, choose_output, encode_predictions
 
+        self._check_predicts_tables()  # before the body is looked at: no body would be the right one
         stage("decode")
         content_type = choose_output(request.accept, available_output())
         table = self.read_table(request.parts, request.content_encoding)
@@ -231,6 +226,17 @@ class Model:
     def close(self) -> None:
         """Release what the model holds besides memory: the event loop of its hooks."""
         self._hooks.close()
+
+    def _check_predicts_tables(self) -> None:
+        if self._target.type in (TargetType.UNSTRUCTURED, TargetType.TRANSFORM):
+            operation = "unstructured" if self._target.type is TargetType.UNSTRUCTURED else "transform"
+            raise OperationUnavailable(
+                "the model's target type is {}, so it predicts no tables; use the {} operation".format(
+                    self._target.type.value, operation
+                )
+            )
+        if "score" not in self._hooks and self._predictor is None:
+            raise OperationUnavailable("the model has no hook score, so it predicts no tables; it answers chats")
 
     def _predict_by_artifact(self, data: Any, rows: int) -> Predictions:
         predictor = self._predictor

@@ -33,7 +33,7 @@ Own = Callable[[Any], Any]  # from a frame of rows to a frame of predictions
 
 @dataclass(frozen=True)
 class Case:
-    """A model folder. ``make`` fills it and returns the library's own way to predict; ``rows`` names the set of rows."""
+    """A model folder: ``make`` fills it and returns the library's own way to predict; ``rows`` names a set of rows."""
 
     make: Callable[[Path, Any], Own]
     target_type: str
@@ -165,7 +165,7 @@ def _estimator(library: str, target_type: str) -> Any:
         from sklearn.linear_model import LogisticRegression, Ridge
 
         return {
-            "regression": lambda: Ridge(),
+            "regression": Ridge,
             "binary": lambda: LogisticRegression(max_iter=2000),
             "multiclass": lambda: RandomForestClassifier(n_estimators=12, max_depth=4, random_state=1),
             "anomaly": lambda: IsolationForest(n_estimators=12, random_state=1),

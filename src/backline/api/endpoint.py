@@ -46,6 +46,7 @@ class Endpoint:
 
     methods: Sequence[str] = ("GET",)
     family: Family = "native"
+    logs_errors = True
 
     def __init__(self, state: ApiState) -> None:
         self.state = state
@@ -91,7 +92,7 @@ class Endpoint:
             request_id=request_id,
             show_stacktrace=self.state.settings.server.show_stacktrace,
         )
-        if response.status >= 500:
+        if response.status >= 500 and self.logs_errors:
             extra = {"request_id": request_id}
             trace = getattr(exc, "traceback", None)
             logger.error(

@@ -22,6 +22,7 @@ _TITLES = {
     "model": "Model",
     "server": "Server",
     "workers": "Workers",
+    "batch": "Batching",
     "limits": "Limits",
     "log": "Logging",
 }
