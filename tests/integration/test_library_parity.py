@@ -222,7 +222,7 @@ def test_an_agentic_workflow_answers_chat_with_what_its_hook_returns(fleet: Call
     )
     assert answer.status == 200, answer.body
     content = answer.json()
-    assert content["choices"][0]["message"] == {"role": "assistant", "content": "🐢 wółż"}
+    assert content["choices"][0]["message"] == {"role": "assistant", "content": "żółw 🐢"[::-1]}
     assert content["seen"] == sent
 
 

@@ -29,6 +29,8 @@ class Alive(Endpoint):
 class ReadyProbe(Endpoint):
     """``/ping``, ``/health``, ``/readyz``: 200 when a request sent now would be answered; 503 or 513 with why not."""
 
+    logs_errors = False  # they ask every second, and to be told no is what they are for
+
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""
         supervisor = self.state.model.supervisor

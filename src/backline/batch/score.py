@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 _OUTPUT_TYPES = {
     ".csv": "text/csv",
     ".json": "application/json",
-    ".jsonl": "application/x-ndjson",
-    ".ndjson": "application/x-ndjson",
     ".parquet": "application/vnd.apache.parquet",
     ".arrow": "application/vnd.apache.arrow.stream",
 }
+# Formats that rows are read in: CSV under such a name would mislead whoever opens it.
+_NOT_WRITTEN = (".jsonl", ".ndjson", ".mtx", ".feather", ".gz")
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -71,6 +71,8 @@ def _check(job: ScoreJob) -> str:
         raise ConfigError(f"--output {job.output}: there is no directory {job.output.parent}; make it first")
     if job.output.is_dir():
         raise ConfigError(f"--output {job.output} is a directory; name a file in it")
+    if job.output.suffix.lower() in _NOT_WRITTEN:
+        raise ConfigError(f"--output {job.output}: predictions are not written as {job.output.suffix}; use .csv or .json")
     return _OUTPUT_TYPES.get(job.output.suffix.lower(), "text/csv")
 
 

@@ -193,7 +193,13 @@ class _Slot:
 
     def describe(self) -> list[dict[str, Any]]:
         return [
-            {"worker": self.number, "pid": worker.pid, "state": worker.state.value, "answered": worker.answered}
+            {
+                "worker": self.number,
+                "pid": worker.pid,
+                "state": worker.state.value,
+                "answered": worker.answered,
+                "model_calls": worker.frames,
+            }
             for worker in (self.worker, self.starting)
             if worker is not None and worker.state is not WorkerState.DEAD
         ]

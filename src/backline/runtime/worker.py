@@ -95,7 +95,8 @@ class Worker(asyncio.Protocol):
         self.number = number
         self.state = WorkerState.STARTING
         self.calls: list[Call] = []  # what it works on: one call, or a batch
-        self.answered = 0  # calls
+        self.answered = 0  # requests
+        self.frames = 0  # calls of the model that answered them: fewer, where batches form
         self.pid: int | None = None
         self.death_reason: str | None = None
         self.retiring = False  # takes no further call; its replacement is on the way
@@ -302,6 +303,7 @@ class Worker(asyncio.Protocol):
         self.calls = []
         self._unburdened.set()
         self.answered += len(calls)
+        self.frames += 1
         if self.state is WorkerState.BUSY:
             self._change(WorkerState.READY)
         self._owner.calls_finished(self, results, time.monotonic() - self._started_calls)

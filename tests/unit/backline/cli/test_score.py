@@ -30,6 +30,14 @@ def test_predictions_go_to_standard_output_and_talk_does_not(folder: Path) -> No
     assert "Scored 3 rows in" in done.stderr
 
 
+def test_a_format_that_is_only_read_is_refused_before_the_model_is_loaded(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["score", str(folder), "-i", str(folder / "example.csv"), "-o", str(tmp_path / "out.jsonl")]
+    assert main(words) == 1
+    assert "not written as .jsonl; use .csv or .json" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_predictions_go_to_a_file(folder: Path, tmp_path: Path) -> None:
     done = score("--code-dir", str(folder), "-i", str(folder / "example.csv"), "-o", str(tmp_path / "out.csv"))

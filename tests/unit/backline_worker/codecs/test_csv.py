@@ -188,7 +188,7 @@ def test_reading_warns_of_nothing() -> None:
 
 
 @given(
-    st.lists(st.lists(st.text(alphabet='ab,"\n\r \t;é1', max_size=4), min_size=0, max_size=4), min_size=0, max_size=5),
+    st.lists(st.lists(st.text(alphabet='ab,"\n \t;é1', max_size=4), min_size=0, max_size=4), min_size=0, max_size=5),
     st.sampled_from(["\n", "\r\n", "\r"]),
 )
 def test_any_text_reads_as_pandas_reads_it_or_is_refused(rows: Any, end: str) -> None:
@@ -197,5 +197,8 @@ def test_any_text_reads_as_pandas_reads_it_or_is_refused(rows: Any, end: str) ->
         frame = decode(body, CSV)
     except RequestError:
         return
+    # Where lines end with a CR alone pandas loses rows that start with a comma, and before 3 reads others twice.
+    if end == "\r":
+        body = body.replace(b"\r", b"\n")
     expected = pd.read_csv(io.BytesIO(body), index_col=False)
     pd.testing.assert_frame_equal(frame, expected)
