@@ -201,6 +201,7 @@ def estimator(library: str, target_type: str, file: str) -> Callable[[Path, Any]
             y = np.array(["high", "low", "mid"])[y]
         model.fit(x, y)
         suffix = Path(file).suffix
+        predict: Callable[[Any], Any]
         own: Any = model
         if suffix == ".pkl":
             (folder / file).write_bytes(pickle.dumps(model))
@@ -220,7 +221,9 @@ def estimator(library: str, target_type: str, file: str) -> Callable[[Path, Any]
         if suffix == ".ubj":
             import xgboost
 
-            predict = lambda rows: own.predict(xgboost.DMatrix(rows))  # noqa: E731
+            def predict(rows: Any) -> Any:
+                return own.predict(xgboost.DMatrix(rows))
+
         elif suffix == ".lgb":
             predict = own.predict
         elif labels:
@@ -399,9 +402,7 @@ GEO = (
     _START
     + """
 def score(data, model, **kwargs):
-    return pd.DataFrame({"lon": data["a"] / 3, "lat": data["b"] / 7})[["lon", "lat"]].rename(
-        columns={"lon": "longitude", "lat": "latitude"}
-    )
+    return pd.DataFrame({"longitude": data["a"] / 3, "latitude": data["b"] / 7})
 """
 )
 VECTORS = (
@@ -472,13 +473,13 @@ def scaler(folder: Path, x: Any) -> Own:
 
 
 # Each form of each library, each target type of each library, and where a form has code of its own all of them.
-_ESTIMATORS = {
+_ESTIMATORS: dict[str, dict[str, tuple[str, ...]]] = {
     "sklearn": {"pkl": ("regression", "binary"), "joblib": ("multiclass", "anomaly")},
     "xgboost": {"pkl": ("regression", "binary"), "ubj": ("anomaly", "binary", "multiclass")},
     "lightgbm": {"pkl": ("regression", "binary"), "lgb": ("anomaly", "binary", "multiclass")},
     "catboost": {"pkl": ("regression", "binary"), "cbm": ("anomaly", "multiclass")},
 }
-_NETWORKS = {
+_NETWORKS: dict[str, dict[str, tuple[str, ...]]] = {
     "torch": {"whole": ("regression", "multiclass"), "script": ("anomaly", "binary")},
     "keras": {"keras": ("regression", "binary"), "h5": ("anomaly", "multiclass")},
 }
@@ -486,6 +487,7 @@ _NETWORKS = {
 
 def _all_cases() -> dict[str, Case]:
     cases: dict[str, Case] = {}
+    labels: dict[str, tuple[str, ...]]
     for library, forms in _ESTIMATORS.items():
         named = library == "sklearn"  # the others know no classes by name, or are given numbers here
         labels = {"binary": ("yes", "no") if named else ("1", "0"), "multiclass": LABELS if named else NUMBER_LABELS}
@@ -565,6 +567,8 @@ def main(root: Path) -> None:
             for form in case.formats:
                 rows = read_rows(root / "rows" / case.rows / str(count), form, list(training.columns))
                 predictions = own(rows)
+                if case.target_type == "geopoint":  # the hook's columns are in another order than the contract's
+                    predictions = predictions[["latitude", "longitude"]]
                 if any(isinstance(dtype, pd.SparseDtype) for dtype in predictions.dtypes):
                     predictions = predictions.sparse.to_dense()
                 predictions.to_parquet(target / form, index=False)

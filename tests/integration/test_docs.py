@@ -26,7 +26,13 @@ from tests.serving import Server, running_server
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("tutorial.md", "how-to/environments.md", "how-to/score-files.md", "how-to/troubleshoot.md")
+PAGES = (
+    "tutorial.md",
+    "how-to/environments.md",
+    "how-to/score-files.md",
+    "how-to/troubleshoot.md",
+    "reference/http-api.md",
+)
 DEFAULT_URL = "http://127.0.0.1:8080"
 _BLOCK = re.compile(r"(?:^<!-- (file|not run): ([^\n]*) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.runtime")
 
 _KILLS_TO_POISON = 2
+_GIVEN_UP_IN_QUEUE = 16  # calls that nobody waits for any more, kept until their turn comes
 _LOOK_AHEAD = 64  # calls of other kinds that a batch may reach over; more would make them wait too long
 
 
@@ -233,6 +234,10 @@ class Dispatcher:
     def _leave_queue(self, call: Call) -> None:
         self._waiting -= 1
         call.state = CallState.DONE
+        # Those given up are passed over when their turn comes. It does not come while all workers hang, and they hold
+        # their bodies: so they are swept out before they are many.
+        if len(self._queue) > 2 * self._waiting + _GIVEN_UP_IN_QUEUE:
+            self._queue = collections.deque(other for other in self._queue if other.state is CallState.WAITING)
 
     def _pump(self) -> None:
         """Give waiting calls to free workers while there are both, and no reason to wait for more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -58,16 +59,21 @@ async def _launch_over_tcp(executable: str, *, current: bool, accept_timeout: fl
         listener.setblocking(False)
         host, port = listener.getsockname()
         process = await _spawn(executable, f"tcp:{host}:{port}:{token}", current=current, pass_fds=())
-        async with asyncio.timeout(accept_timeout):
-            while True:
-                ours, _ = await loop.sock_accept(listener)
-                ours.setblocking(False)
-                shown = b""
-                while len(shown) < len(token) and (piece := await loop.sock_recv(ours, len(token) - len(shown))):
-                    shown += piece
-                if secrets.compare_digest(shown, token.encode()):
-                    return Launched(process, ours)
-                ours.close()
+        try:
+            async with asyncio.timeout(accept_timeout):
+                while True:
+                    ours, _ = await loop.sock_accept(listener)
+                    ours.setblocking(False)
+                    shown = b""
+                    while len(shown) < len(token) and (piece := await loop.sock_recv(ours, len(token) - len(shown))):
+                        shown += piece
+                    if secrets.compare_digest(shown, token.encode()):
+                        return Launched(process, ours)
+                    ours.close()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # nobody else knows of it yet
+            raise
 
 
 async def _spawn(

@@ -123,6 +123,8 @@ class Worker(asyncio.Protocol):
             launched = await launch_worker(self._plan.python, accept_timeout=_CONNECT_TIMEOUT)
             self._process = launched.process
             self.pid = launched.process.pid
+            if self.state is WorkerState.DRAINING:  # it was stopped while the process was being made
+                self._signal(signal.SIGKILL)
             async with asyncio.TaskGroup() as group:
                 pumps = [
                     group.create_task(self._pump(launched.process.stdout)),
@@ -193,6 +195,8 @@ class Worker(asyncio.Protocol):
             self._transport.write(channel.encode_prefix(Kind.STOP, 0, {}, 0))
         if self._process is None:
             return
+        if not self.ready.done():
+            self._signal(signal.SIGTERM)  # a frame is not read before the model is loaded, which may take minutes
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):

@@ -118,7 +118,7 @@ def _with_line_feeds(data: Buffer) -> bytes:
     """Return the text with a line feed for each end of line that is a carriage return, as old Macs wrote.
 
     At a line that starts with a blank pandas before 3 goes back to the last line feed and reads on from there: rows
-    come twice, or without end (``,\\r\\r\\t1`` takes all memory).
+    come twice, or without end, until the memory is full. All versions lose rows that start with a comma.
     """
     return _QUOTED_OR_END.sub(lambda match: b"\n" if match.group()[:1] == b"\r" else match.group(), bytes(data))
 
@@ -174,7 +174,7 @@ def _records(data: Buffer) -> Iterator[Tuple[int, List[str]]]:
 
     def lines() -> Iterator[str]:
         nonlocal line
-        for line in stream:
+        for line in stream:  # noqa: UP028 - the line is remembered
             yield line
 
     reader = csv.reader(lines())

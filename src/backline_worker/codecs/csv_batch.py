@@ -45,6 +45,8 @@ def decode_together(bodies: Sequence[Buffer]) -> Optional[Joined]:
     pieces = [bytes(body) for body in bodies]
     header, _, _ = pieces[0].partition(b"\n")
     columns = header.count(b",") + 1
+    if len(set(header.split(b","))) != columns:
+        return None  # pandas would rename what stands twice; reading alone refuses it
     members = [place for place, piece in enumerate(pieces) if _is_plain(piece, header, columns)]
     if len(members) < 2 or columns < 2:
         return None
@@ -79,7 +81,10 @@ def _is_plain(piece: bytes, header: bytes, columns: int) -> bool:
         return False
     if b'"' in piece or b"\r" in piece or b"\0" in piece or b"\n\n" in piece or b"\n " in piece or b"\n\t" in piece:
         return False
-    # With every row no longer than the header, which pandas checks, the commas are all there only if none is shorter.
+    first_row_end = piece.find(b"\n", start + 1)
+    if piece.count(b",", start, len(piece) if first_row_end < 0 else first_row_end) != columns - 1:
+        return False  # pandas measures the others by the first row, and cuts it without a word
+    # With no row longer than the header, which pandas now refuses, the commas are all there only if none is shorter.
     return piece.count(b",") == (columns - 1) * (_count_rows(piece) + 1)
 
 

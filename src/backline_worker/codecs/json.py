@@ -50,7 +50,7 @@ def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
         return _from_records(pandas, document, "$[{}]", max_bytes)
     if isinstance(document, dict):
         return _from_split(pandas, document, max_bytes)
-    raise DecodeError(f"the JSON is a {_name(document)}, not a table; {_FORMS}")
+    raise DecodeError(f"the JSON is {_name(document)}, not a table; {_FORMS}")
 
 
 def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
@@ -67,7 +67,7 @@ def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Data
             record = _parse(line, f"line {number} of the JSON lines", _DECODER)
             if not isinstance(record, dict):
                 raise DecodeError(
-                    f"line {number} of the JSON lines is a {_name(record)}, not a record; send one object per line"
+                    f"line {number} of the JSON lines is {_name(record)}, not a record; send one object per line"
                 )
             records.append(record)
     if not records:
@@ -196,7 +196,7 @@ def _from_records(pandas: Any, records: List[Any], place: str, max_bytes: int) -
         for row, record in enumerate(records):
             if not isinstance(record, dict):
                 raise DecodeError(
-                    f"{place.format(row)} is a {_name(record)}, not a record; {_FORMS}",
+                    f"{place.format(row)} is {_name(record)}, not a record; {_FORMS}",
                     details={"row": row},
                 )
     names: Dict[str, None] = dict.fromkeys(records[0])
@@ -220,7 +220,7 @@ def _from_split(pandas: Any, document: Dict[str, Any], max_bytes: int) -> DataFr
         raise DecodeError(f"$.{unknown[0][:80]} is not part of the split form; {_FORMS}")
     for place, name in enumerate(names):
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            raise DecodeError(f"$.columns[{place}] is a {_name(name)}, not a column's name")
+            raise DecodeError(f"$.columns[{place}] is {_name(name)}, not a column's name")
     names = [str(name) for name in names]
     if len(set(names)) != len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
@@ -231,7 +231,7 @@ def _from_split(pandas: Any, document: Dict[str, Any], max_bytes: int) -> DataFr
         raise EmptyBody("the JSON has no rows: $.data is empty")
     for row, values in enumerate(data):
         if not isinstance(values, list):
-            raise DecodeError(f"$.data[{row}] is a {_name(values)}, not a list", details={"row": row})
+            raise DecodeError(f"$.data[{row}] is {_name(values)}, not a list", details={"row": row})
         if len(values) != len(names):
             raise DecodeError(
                 f"$.data[{row}] has {len(values)} values where $.columns has {len(names)}",
@@ -271,6 +271,6 @@ def _series_values(pandas: Any, values: Any) -> Any:
 
 def _name(value: Any) -> str:
     if value is None:
-        return "null"
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+        return "a null"
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return names[type(value)]

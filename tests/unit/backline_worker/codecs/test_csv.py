@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backline_worker.errors import DecodeError, EmptyBody, RequestError
@@ -199,6 +199,7 @@ def test_any_text_reads_as_pandas_reads_it_or_is_refused(rows: Any, end: str) ->
         return
     # Where lines end with a CR alone pandas loses rows that start with a comma, and before 3 reads others twice.
     if end == "\r":
+        assume(b'"' not in body)
         body = body.replace(b"\r", b"\n")
     expected = pd.read_csv(io.BytesIO(body), index_col=False)
     pd.testing.assert_frame_equal(frame, expected)

@@ -16,7 +16,23 @@ HOSTILE = [
     *("9223372036854775807", "9223372036854775808", "-9223372036854775809", "18446744073709551616", "1" * 40),
     *("", "NA", "NaN", "nan", "null", "None", "N/A", "#N/A", "-nan", "inf", "-Infinity", "Inf"),
     *("True", "False", "TRUE", "true", "false", "yes", "t", "F"),
-    *("2024-01-01", "12:30", "a", "x y", " 1", "1 ", " a", "é", "\u200b", "\ufeff", "'1'", '"1"', '"a,b"', '"a\nb"', "\t"),
+    *(
+        "2024-01-01",
+        "12:30",
+        "a",
+        "x y",
+        " 1",
+        "1 ",
+        " a",
+        "é",
+        "\u200b",
+        "\ufeff",
+        "'1'",
+        '"1"',
+        '"a,b"',
+        '"a\nb"',
+        "\t",
+    ),
 ]
 cells = st.sampled_from(HOSTILE) | st.floats(allow_nan=False).map(repr) | st.integers().map(str)
 
@@ -24,7 +40,10 @@ cells = st.sampled_from(HOSTILE) | st.floats(allow_nan=False).map(repr) | st.int
 @st.composite
 def bodies(draw: st.DrawFn) -> list[bytes]:
     columns = draw(st.integers(1, 3))
-    rows = st.lists(st.lists(cells, min_size=columns, max_size=columns).map(",".join), min_size=1, max_size=3)
+    # Now and then a row is too long or too short.
+    lengths = st.sampled_from([columns] * 8 + [columns + 1, max(1, columns - 1)])
+    row = lengths.flatmap(lambda length: st.lists(cells, min_size=length, max_size=length).map(",".join))
+    rows = st.lists(row, min_size=1, max_size=3)
     header = ",".join("abc"[:columns])
     ends = st.sampled_from(["", "\n", "\n\n", "\r\n", "\n \n"])
     texts = st.builds(lambda lines, end: "\n".join([header, *lines]) + end, rows, ends)
@@ -50,7 +69,7 @@ def test_what_is_read_together_is_what_reading_alone_gives(sent: list[bytes]) ->
         return
     assert len(joined.frame) == sum(joined.rows)
     start = 0
-    for member, rows in zip(joined.members, joined.rows, strict=True):
+    for member, rows in zip(joined.members, joined.rows):  # noqa: B905  (Python 3.8 has no strict)
         part = joined.frame.iloc[start : start + rows].reset_index(drop=True)
         start += rows
         expected = alone(sent[member])
@@ -79,11 +98,22 @@ def test_plain_bodies_are_read_together() -> None:
         b"",
         b"a,b\r\n1.5,x\r\n",
         b"a,b\n\n1.5,x\n",
+        b"a,b\n1,2,3\n4\n",
     ],
 )
 def test_a_body_that_is_not_like_the_others_is_left_to_be_read_alone(odd: bytes) -> None:
     joined = decode_together([b"a,b\n0.5,x\n", odd, b"a,b\n2.5,y\n"])
     assert joined is None or joined.members == [0, 2]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_rows_too_long_and_too_short_that_balance_out_are_not_read_together(order: tuple[int, int]) -> None:
+    sent = [b"a,b\n1,2,3\n4\n", b"a,b\n1.5,x\n"]
+    assert decode_together([sent[place] for place in order]) is None
+
+
+def test_a_header_with_a_name_twice_is_not_read_together() -> None:
+    assert decode_together([b"a,a\n1.5,2.5\n", b"a,a\n1.5,2.5\n"]) is None
 
 
 def test_a_table_of_the_rest_is_made_where_one_member_is_uncertain() -> None:

@@ -145,7 +145,8 @@ def main(kind: str, first: int, count: int) -> None:
     """Decode mutants ``first`` to ``first + count``; run as a script, for a decoder may end its process."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30 if hard == resource.RLIM_INFINITY else hard, hard))
     seeds = binary_seeds(kind)
     outcomes: Any = collections.Counter()
     for number in range(first, first + count):

@@ -1,0 +1,462 @@
+"""Queue, workers and supervisor together, with real worker processes and no HTTP in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backline.config.model_folder import read_model_folder
+from backline.config.settings import ModelSettings, Settings
+from backline.errors import (
+    BacklineError,
+    DeadlineExceeded,
+    ModelLoadFailed,
+    PoisonRequest,
+    QueueFull,
+    ServerDraining,
+    WorkerDied,
+    WorkerReported,
+)
+from backline.runtime.call import Call, CallState, Reply
+from backline.runtime.payload import Payload
+from backline.runtime.poison import PoisonList
+from backline.runtime.service import ModelService, running
+from backline.runtime.supervisor import ModelState
+
+pytestmark = pytest.mark.slow
+
+# What the body says is done: "wait NAME" begins, says so by a file, and goes on once there is another.
+MODEL = """
+import os
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def wait(name):
+    path = os.path.join(HERE, name)
+    open(path + ".begun", "a").close()
+    while not os.path.exists(path + ".go"):
+        time.sleep(0.005)
+
+
+def load_model(code_dir):
+    if os.path.exists(os.path.join(HERE, "slow-load")):
+        wait("load")
+    return None
+
+
+def score_unstructured(model, data, query, **kwargs):
+    word, _, rest = data.partition(" ")
+    if word == "wait":
+        wait(rest)
+    elif word == "die":
+        os._exit(7)
+    elif word == "die-once" and not os.path.exists(os.path.join(HERE, "died")):
+        open(os.path.join(HERE, "died"), "w").close()
+        os._exit(7)
+    elif word == "memory":
+        raise MemoryError
+    return "%d %s" % (os.getpid(), data)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "custom.py").write_text(MODEL)
+    (tmp_path / "model-metadata.yaml").write_text("name: m\ntype: inference\ntargetType: unstructured\n")
+    return tmp_path
+
+
+@asynccontextmanager
+async def service_of(folder: Path, *, ready: bool = True, **options: dict[str, Any]) -> AsyncIterator[ModelService]:
+    """Run a service; ``options`` are the sections of the settings that differ."""
+    settings = Settings(model=ModelSettings(code_dir=folder))
+    for section, values in options.items():
+        settings = dataclasses.replace(settings, **{section: dataclasses.replace(getattr(settings, section), **values)})
+    async with running(settings, read_model_folder(settings).spec()) as service:
+        if ready:
+            assert await asyncio.shield(service.supervisor.first_outcome) is ModelState.READY
+            await until(lambda: len(ready_pids(service)) == settings.workers.count)
+        yield service
+
+
+def submit(
+    service: ModelService, text: str, *, timeout: float | None = None, retryable: bool = True, request_id: str = "r"
+) -> Call:
+    data = text.encode()
+    call = Call(
+        header={"operation": "unstructured", "parts": [("X", "text/plain", None, len(data))]},
+        payload=Payload(size=len(data), data=data),
+        request_id=request_id,
+        deadline=None if timeout is None else asyncio.get_running_loop().time() + timeout,
+        retryable=retryable,
+    )
+    service.dispatcher.submit(call)
+    return call
+
+
+async def answer(call: Call) -> str:
+    """Return what the model made of the request, without the pid."""
+    return (await whole_answer(call)).partition(" ")[2]
+
+
+async def whole_answer(call: Call) -> str:
+    reply: Reply = await asyncio.wait_for(call.future, 30)
+    return bytes(reply.body).decode()
+
+
+async def pid_of(call: Call) -> int:
+    return int((await whole_answer(call)).partition(" ")[0])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  (what is waited for happens in another process)
+            await asyncio.sleep(0.005)
+
+
+def begun(folder: Path, name: str) -> Awaitable[None]:
+    return until((folder / f"{name}.begun").exists)
+
+
+def let_go(folder: Path, name: str) -> None:
+    (folder / f"{name}.go").touch()
+
+
+def ready_pids(service: ModelService) -> set[int]:
+    return {worker["pid"] for worker in service.supervisor.workers() if worker["state"] in ("ready", "busy")}
+
+
+def assert_nothing_held(service: ModelService) -> None:
+    assert service.dispatcher.waiting == 0
+    assert service.dispatcher.bytes_in_flight == 0
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await test()
+
+    asyncio.run(bounded())
+
+
+@pytest.mark.parametrize("queue", [0, 1, 3])
+def test_as_many_calls_wait_as_the_queue_allows(folder: Path, queue: int) -> None:
+    async def test() -> None:
+        async with service_of(folder, limits={"queue": queue}) as service:
+            assert await answer(submit(service, "free")) == "free"
+            first = submit(service, "wait gate")
+            waiting = [submit(service, f"number {number}") for number in range(queue)]
+            with pytest.raises(QueueFull) as refused:
+                submit(service, "one too many")
+            assert refused.value.retry_after
+            let_go(folder, "gate")
+            assert [await answer(call) for call in [first, *waiting]] == [
+                "wait gate",
+                *(f"number {number}" for number in range(queue)),
+            ]
+            assert_nothing_held(service)
+
+    run(test)
+
+
+def test_bytes_count_until_the_call_has_left_its_worker(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, limits={"max_bytes_in_flight": 20}, workers={"cancel_grace": 60.0}) as service:
+            left = submit(service, "wait gate")  # 9 bytes
+            await begun(folder, "gate")
+            service.dispatcher.cancel(left)
+            assert service.dispatcher.bytes_in_flight == 9
+            with pytest.raises(QueueFull, match="max_bytes_in_flight"):
+                submit(service, "x" * 12)
+            waits = submit(service, "x" * 11)
+            let_go(folder, "gate")
+            assert await answer(waits) == "x" * 11
+            assert_nothing_held(service)
+            assert left.future.cancelled()
+            assert left.state is CallState.DONE
+
+    run(test)
+
+
+def test_a_deadline_in_the_queue_does_not_touch_the_worker(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"timeout_grace": 0.0}) as service:
+            busy = submit(service, "wait gate")
+            late = submit(service, "late", timeout=0.05)
+            after = submit(service, "after")
+            with pytest.raises(DeadlineExceeded) as caught:
+                await late.future
+            assert caught.value.in_queue
+            let_go(folder, "gate")
+            assert await pid_of(busy) == await pid_of(after)
+            assert_nothing_held(service)
+
+    run(test)
+
+
+def test_a_deadline_while_running_frees_the_worker_by_force(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"timeout_grace": 0.05}) as service:
+            (old,) = ready_pids(service)
+            late = submit(service, "wait never", timeout=0.1)
+            after = submit(service, "after")
+            with pytest.raises(DeadlineExceeded) as caught:
+                await late.future
+            assert not caught.value.in_queue
+            assert await pid_of(after) != old
+            assert not service.dispatcher.poison
+            assert_nothing_held(service)
+
+    run(test)
+
+
+def test_calls_that_were_given_up_do_not_pile_up_in_the_queue(folder: Path) -> None:
+    """While a worker hangs, clients that time out and come again must not fill the server's memory."""
+
+    async def test() -> None:
+        async with service_of(folder) as service:
+            busy = submit(service, "wait gate")
+            await begun(folder, "gate")
+            stays = submit(service, "stays")
+            for number in range(2000):
+                service.dispatcher.cancel(submit(service, f"given up {number}"))
+            assert service.dispatcher.waiting == 1
+            assert len(service.dispatcher._queue) < 100
+            let_go(folder, "gate")
+            assert await answer(busy) == "wait gate"
+            assert await answer(stays) == "stays"
+
+    run(test)
+
+
+def test_calls_are_answered_in_the_order_of_their_coming_and_a_retried_one_first(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            order: list[str] = []
+            calls = [submit(service, text) for text in ("die-once", "a", "b", "c")]
+            for call in calls:
+                call.future.add_done_callback(
+                    lambda future: order.append(bytes(future.result().body).decode().partition(" ")[2])
+                )
+            await asyncio.gather(*(call.future for call in calls))
+            await asyncio.sleep(0)
+            assert order == ["die-once", "a", "b", "c"]
+
+    run(test)
+
+
+def test_a_call_that_must_not_be_repeated_fails_with_its_worker(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            with pytest.raises(WorkerDied, match="exited with code 7"):
+                await submit(service, "die-once", retryable=False).future
+            assert not service.dispatcher.poison
+            assert await answer(submit(service, "die-once")) == "die-once"
+
+    run(test)
+
+
+@pytest.mark.parametrize("poison_time", [300.0, 0.0])
+def test_what_killed_two_workers_is_refused_for_the_poison_time(folder: Path, poison_time: float) -> None:
+    async def test() -> None:
+        async with service_of(folder, limits={"poison_time": poison_time}) as service:
+            with pytest.raises(WorkerDied, match="twice"):
+                await submit(service, "die now").future
+            if poison_time:
+                with pytest.raises(PoisonRequest) as refused:
+                    submit(service, "die now")
+                assert refused.value.retry_after
+                assert 0 < refused.value.retry_after <= poison_time
+            else:
+                with pytest.raises(WorkerDied):
+                    await submit(service, "die now").future
+            assert await answer(submit(service, "other")) == "other"
+            assert_nothing_held(service)
+
+    run(test)
+
+
+def test_a_worker_out_of_memory_serves_until_its_replacement_is_ready(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            (old,) = ready_pids(service)
+            (folder / "slow-load").touch()
+            with pytest.raises(WorkerReported) as caught:
+                await submit(service, "memory").future
+            assert caught.value.code == "out_of_memory"
+            await begun(folder, "load")
+            assert service.supervisor.state is ModelState.READY
+            assert await pid_of(submit(service, "meanwhile")) == old
+            busy = submit(service, "wait gate")
+            await begun(folder, "gate")
+            let_go(folder, "load")
+            await until(lambda: len(service.supervisor.workers()) == 1 and ready_pids(service) != {old})
+            (new,) = ready_pids(service)
+            assert await pid_of(submit(service, "after")) == new
+            assert not busy.future.done()  # the old one finishes what it has in hand
+            let_go(folder, "gate")
+            assert await pid_of(busy) == old
+            await until(lambda: not os.path.exists(f"/proc/{old}"))
+            assert service.supervisor.restarts == 0
+
+    run(test)
+
+
+def test_a_replacement_that_does_not_load_leaves_the_old_worker_in_service(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"max_restarts": 0}) as service:
+            (old,) = ready_pids(service)
+            (folder / "custom.py").write_text("raise RuntimeError('edited meanwhile')\n")
+            with pytest.raises(WorkerReported):
+                await submit(service, "memory").future
+            await until(lambda: len(service.supervisor.workers()) == 2)
+            await until(lambda: len(service.supervisor.workers()) == 1)
+            assert await pid_of(submit(service, "still there")) == old
+            assert service.supervisor.state is ModelState.READY
+
+    run(test)
+
+
+def test_calls_wait_while_all_workers_are_being_replaced(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            (folder / "slow-load").touch()
+            died = submit(service, "die-once")
+            await begun(folder, "load")
+            assert service.supervisor.state is ModelState.RECOVERING
+            service.supervisor.check_accepting()
+            waits = submit(service, "waits")
+            late = submit(service, "late", timeout=0.05)
+            with pytest.raises(DeadlineExceeded):
+                await late.future
+            let_go(folder, "load")
+            assert await answer(died) == "die-once"
+            assert await answer(waits) == "waits"
+
+    run(test)
+
+
+def test_calls_that_wait_are_told_when_no_worker_will_come(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"max_restarts": 1, "restart_backoff": 0.01}) as service:
+            (folder / "custom.py").write_text("import os\nos._exit(5)\n")
+            died = submit(service, "die")
+            waits = submit(service, "waits")
+            for call in (died, waits):
+                with pytest.raises(ModelLoadFailed, match="exited with code 5"):
+                    await asyncio.wait_for(call.future, 30)
+            assert service.supervisor.state is ModelState.FAILED
+            with pytest.raises(ModelLoadFailed):
+                submit(service, "later")
+            with pytest.raises(ModelLoadFailed):
+                service.supervisor.check_accepting()
+            assert_nothing_held(service)
+
+    run(test)
+
+
+def test_a_load_over_the_start_timeout_is_a_failed_start(folder: Path) -> None:
+    async def test() -> None:
+        (folder / "slow-load").touch()
+        options = {"start_timeout": 1.0, "max_restarts": 0}
+        async with service_of(folder, ready=False, workers=options) as service:
+            assert await asyncio.shield(service.supervisor.first_outcome) is ModelState.FAILED
+            assert service.supervisor.failure is not None
+            assert "--start-timeout" in service.supervisor.failure.message
+            assert not service.supervisor.workers()
+
+    run(test)
+
+
+def test_draining_takes_no_new_calls_and_answers_the_others(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            running_call, waiting = submit(service, "wait gate"), submit(service, "waiting")
+            service.dispatcher.drain()
+            with pytest.raises(ServerDraining) as refused:
+                submit(service, "new")
+            assert refused.value.retry_after
+            let_go(folder, "gate")
+            assert await answer(running_call) == "wait gate"
+            assert await answer(waiting) == "waiting"
+
+    run(test)
+
+
+def test_every_call_that_is_refused_gives_its_payload_back(folder: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            service.dispatcher.drain()
+            file = tmp_path / "payload"
+            file.write_bytes(b"x")
+            call = Call(
+                header={}, payload=Payload(size=1, path=str(file)), request_id="r", deadline=None, retryable=True
+            )
+            with pytest.raises(BacklineError):
+                service.dispatcher.submit(call)
+            assert not file.exists()
+            assert call.state is CallState.DONE
+
+    run(test)
+
+
+def test_a_service_can_be_stopped_at_every_moment_of_its_start(folder: Path) -> None:
+    """Between making a worker, spawning it, connecting and loading there is no moment at which stopping hangs."""
+
+    async def test() -> None:
+        for turns in (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30):
+            async with asyncio.timeout(15), service_of(folder, ready=False, workers={"count": 2}) as service:
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            assert not service.supervisor.workers(), turns
+        # In time, too: here the moments that lie between two processes are hit.
+        for milliseconds in (1, 3, 10, 30, 100, 300):
+            async with asyncio.timeout(15), service_of(folder, ready=False) as service:
+                await asyncio.sleep(milliseconds / 1000)
+            assert not service.supervisor.workers(), milliseconds
+
+    run(test)
+
+
+def test_a_worker_that_loads_is_stopped_without_waiting_for_it(folder: Path) -> None:
+    async def test() -> None:
+        (folder / "slow-load").touch()
+        started = asyncio.get_running_loop().time()
+        async with service_of(folder, ready=False):
+            await begun(folder, "load")
+            started = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - started < 3
+
+    run(test)
+
+
+def test_the_poison_list_forgets_with_time_and_keeps_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    poison = PoisonList(10.0)
+    assert not poison
+    poison.add(b"a")
+    assert poison
+    assert poison.seconds_left(b"a") == 10.0
+    assert poison.seconds_left(b"b") == 0.0
+    now += 6
+    poison.add(b"a")  # again: the time starts anew
+    now += 6
+    assert poison.seconds_left(b"a") == 4.0
+    now += 4
+    assert poison.seconds_left(b"a") == 0.0
+    assert not poison
+    for number in range(3000):
+        poison.add(b"%d" % number)
+    assert poison.seconds_left(b"2999") == 10.0
+    assert poison.seconds_left(b"0") == 0.0
