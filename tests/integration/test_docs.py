@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.environments import environment
-from tests.serving import Server, running_server
+from tests.integration.load import request
+from tests.serving import ServeFixture, Server, running_server
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +127,8 @@ def assert_alike(printed: Any, shown: Any) -> None:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
+    if shutil.which("curl") is None:
+        pytest.skip("the pages ask with curl, which is not here")
     made = Reader(tmp_path)
     try:
         yield made
@@ -145,3 +149,18 @@ def test_every_block_has_a_language(page: str) -> None:
     fences = re.findall(r"^```(.*)$", (DOCS / page).read_text(), re.MULTILINE)
     assert all(fences[::2]) or page == "design/architecture.md"
     assert not any(fences[1::2])
+
+
+def test_the_pieces_of_the_model_folder_page_make_a_folder(serve: ServeFixture, tmp_path: Path) -> None:
+    blocks = blocks_of("reference/model-folder.md")
+    code = "".join(block.text for block in blocks if block.language == "python")
+    metadata = "".join(block.text for block in blocks if block.language == "yaml")
+    (tmp_path / "custom.py").write_text(code)
+    (tmp_path / "model-metadata.yaml").write_text(metadata)
+    server = serve(tmp_path, "--python", str(environment("bare")), "--target-type", "textgeneration")
+    assert "unknown key" not in server.log()
+    bodies = [json.dumps({"temperature": temperature}).encode() for temperature in (1, 3)]
+    good, bad = (request("POST", f"{server.url}/chat/completions", body) for body in bodies)
+    assert good.status == 200
+    assert (bad.status, bad.headers["x-drum-user-http-error"]) == (422, "true")
+    assert bad.json()["error"]["message"] == "temperature must be between 0 and 2"

@@ -159,6 +159,10 @@ def test_a_call_that_ends_within_the_grace_costs_no_worker(serve: ServeFixture, 
     gate = Gate(folder, "left")
     with client_that_leaves(unstructured(server, gate.query), b"gone"):
         gate.wait_begun()
+    with client_that_leaves(unstructured(server), b"leaves later"):
+        wait_until(lambda: stats(server)["queue"]["waiting"] == 1, "it waits")
+    # That the server has seen this one go shows that it has seen the first.
+    wait_until(lambda: stats(server)["queue"]["waiting"] == 0, "it is dropped")
     waits = Asking(unstructured(server), b"next")
     wait_until(lambda: stats(server)["queue"]["waiting"] == 1, "the next request waits for the only worker")
     gate.open()
@@ -435,7 +439,7 @@ def test_a_request_id_is_echoed_if_harmless_and_made_otherwise(serve: ServeFixtu
     for url, method, status in (
         (unstructured(server), "POST", 200),
         (f"{server.url}/readyz", "GET", 200),
-        (f"{server.url}/predict/", "POST", 422),
+        (f"{server.url}/predict/", "POST", 404),
         (f"{server.url}/readyz", "DELETE", 405),
         (f"{server.url}/nowhere", "GET", 404),
     ):

@@ -101,9 +101,9 @@ def _tell(text: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, which drains before it closes anything, and ends with our exit code.
 
-    uvicorn closes the listener and all idle connections at once when it is told to stop, so a client that sends its next
-    request on one gets no answer at all. Here they stay open until the accepted calls are answered, and whoever comes
-    meanwhile is told 503 and sent away.
+    uvicorn closes the listener and all idle connections at once when it is told to stop, so a client that sends its
+    next request on one gets no answer at all. Here they stay open until the accepted calls are answered, and whoever
+    comes meanwhile is told 503 and sent away.
     """
 
     interrupted = False

@@ -72,7 +72,8 @@ def _check(job: ScoreJob) -> str:
     if job.output.is_dir():
         raise ConfigError(f"--output {job.output} is a directory; name a file in it")
     if job.output.suffix.lower() in _NOT_WRITTEN:
-        raise ConfigError(f"--output {job.output}: predictions are not written as {job.output.suffix}; use .csv or .json")
+        message = f"--output {job.output}: predictions are not written as {job.output.suffix}; use .csv or .json"
+        raise ConfigError(message)
     return _OUTPUT_TYPES.get(job.output.suffix.lower(), "text/csv")
 
 

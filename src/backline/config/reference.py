@@ -13,7 +13,7 @@ Which source wins, the strongest first:
 
 1. flags
 2. environment variables, `BACKLINE_...` before the documented ones; an empty variable counts as not set
-3. the runtime parameter `CUSTOM_MODEL_WORKERS`, for the number of workers: in `--runtime-params-file`, then in its `MLOPS_RUNTIME_PARAM_` variable
+3. the runtime parameter `CUSTOM_MODEL_WORKERS`: in `--runtime-params-file`, then in its `MLOPS_RUNTIME_PARAM_` variable
 4. `backline.toml` in the model directory
 5. `model-metadata.yaml`, for target type, target name and class labels, and the default of `CUSTOM_MODEL_WORKERS`
 6. defaults

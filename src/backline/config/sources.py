@@ -131,7 +131,7 @@ def load_settings(
 def load_error_server_settings(
     model_dir: Path | str | None, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None
 ) -> Settings | None:
-    """Return how to serve the reason why ``load_settings`` has failed; ``None`` unless ``--with-error-server`` asks for it.
+    """Return how to serve the reason why ``load_settings`` has failed; ``None`` without ``--with-error-server``.
 
     Only what the server itself needs is looked at: its address, limits and log. Raises ``SettingError`` where these
     cannot be used either.

@@ -147,11 +147,11 @@ def _damaged(path: str, exc: Exception) -> Optional[str]:
             os.path.getsize(path)
         )
     # Protocol 2, from 2003, and later ones start so; the older two are text.
-    if isinstance(exc, (pickle.UnpicklingError, ValueError, KeyError, IndexError)) and start[:1] != b"\x80":
-        if not start.startswith(_COMPRESSED):
-            return "the file is no pickle, it starts with {!r}; name it for what it is, or write it again".format(
-                start[:16]
-            )
+    foreign = start[:1] != b"\x80" and not start.startswith(_COMPRESSED)
+    if foreign and isinstance(exc, (pickle.UnpicklingError, ValueError, KeyError, IndexError)):
+        return "the file is no pickle, it starts with {!r}; name it for what it is, or write it again".format(
+            start[:16]
+        )
     return None
 
 

@@ -286,7 +286,11 @@ def test_what_killed_two_workers_is_refused_for_the_poison_time(folder: Path, po
     run(test)
 
 
-def test_a_worker_out_of_memory_serves_until_its_replacement_is_ready(folder: Path) -> None:
+def test_a_worker_out_of_memory_serves_until_its_replacement_is_ready(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backline.runtime.supervisor._STOP_GRACE", 0.02)
+
     async def test() -> None:
         async with service_of(folder) as service:
             (old,) = ready_pids(service)
@@ -303,6 +307,7 @@ def test_a_worker_out_of_memory_serves_until_its_replacement_is_ready(folder: Pa
             await until(lambda: len(service.supervisor.workers()) == 1 and ready_pids(service) != {old})
             (new,) = ready_pids(service)
             assert await pid_of(submit(service, "after")) == new
+            await asyncio.sleep(0.2)  # ten times what a worker is given to stop in
             assert not busy.future.done()  # the old one finishes what it has in hand
             let_go(folder, "gate")
             assert await pid_of(busy) == old

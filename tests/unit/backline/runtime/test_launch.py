@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 # In place of an interpreter: a stranger shows a token of his own first, then the worker shows the right one.
 STRANGER_FIRST = """#!{python}
 import socket, sys
-_, host, port, token = sys.argv[2].split(":")
+_, host, port, token = sys.argv[3].split(":")
 stranger = socket.create_connection((host, int(port)))
 stranger.sendall(b"x" * len(token))
 refused = stranger.recv(1) == b""

@@ -216,9 +216,13 @@ def test_class_that_another_version_of_the_library_had(tmp_path: Path) -> None:
     )
 
 
-def test_damaged_and_empty_files(tmp_path: Path) -> None:
-    assert "The file is damaged" in load_error(tmp_path, b"nonsense")
-    assert "EOFError" in load_error(tmp_path, b"")
+def test_files_that_are_no_whole_pickle(tmp_path: Path) -> None:
+    assert "is no pickle, it starts with b'nonsense'" in load_error(tmp_path, b"nonsense")
+    assert "the file is empty" in load_error(tmp_path, b"")
+    assert "git lfs pull" in load_error(tmp_path, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    whole = pickle.dumps(LinearRegression().fit(X, X["a"]))
+    assert "in the middle of the pickle, after 100 bytes" in load_error(tmp_path, whole[:100])
+    assert "The file is damaged" in load_error(tmp_path, whole[:2] + b"\xff" + whole[3:])
 
 
 def test_something_that_does_not_predict(tmp_path: Path) -> None:
