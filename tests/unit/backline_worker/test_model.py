@@ -311,7 +311,7 @@ def test_what_a_hook_raises_is_reported(tmp_path: Path) -> None:
 
 def test_rows_that_the_library_refuses_are_the_clients_to_mend(tmp_path: Path) -> None:
     model = load(tmp_path, artifact=LinearRegression().fit(FRAME, [1, 2, 3]))
-    with pytest.raises(SchemaMismatch, match=r"LinearRegression\) refuses these rows: ValueError: could not convert string to float"):
+    with pytest.raises(SchemaMismatch, match=r"\(LinearRegression\) refuses these rows: ValueError: could not"):
         model.predict_table(FRAME.assign(a="x"))
 
 
@@ -508,7 +508,7 @@ def test_failing_example_is_a_load_error(tmp_path: Path) -> None:
     example.write_text("x\n1\n")
     source = "def score(data, model): return data[['a']]"
     model = load(tmp_path, source, target_type="regression", example=str(example))
-    with pytest.raises(ModelLoadError, match=r"predicting on the example example\.csv fails: .*looked up .*a") as caught:
+    with pytest.raises(ModelLoadError, match=r"on the example example\.csv fails: .*looked up .*a") as caught:
         model.warm_up()
     assert "in score" in (caught.value.traceback or "")
     with pytest.raises(ModelLoadError, match="cannot be read"):
