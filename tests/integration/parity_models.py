@@ -492,6 +492,8 @@ def _all_cases() -> dict[str, Case]:
         named = library == "sklearn"  # the others know no classes by name, or are given numbers here
         labels = {"binary": ("yes", "no") if named else ("1", "0"), "multiclass": LABELS if named else NUMBER_LABELS}
         for suffix, target_types in forms.items():
+            if suffix in ("ubj", "lgb"):  # classes are known by their numbers only, so they can have any names
+                labels["binary"] = ("yes", "no")
             for target_type in target_types:
                 cases[f"{library}-{target_type}-{suffix}"] = Case(
                     estimator(library, target_type, f"model.{suffix}"),

@@ -197,6 +197,7 @@ def _prediction_routes(model: ModelExample) -> list[_Route]:
             CSV: {"schema": {"type": "string"}, "example": model.predictions_csv},
             ARROW_STREAM: {"schema": _BINARY},
             PARQUET: {"schema": _BINARY},
+            JSON_LINES: {"schema": {"type": "string"}},
         },
     }
     predict: Json = {
@@ -247,6 +248,7 @@ def _transform_answer() -> Json:
             CSV: {"schema": {"type": "string"}},
             ARROW_STREAM: {"schema": _BINARY},
             PARQUET: {"schema": _BINARY},
+            JSON_LINES: {"schema": {"type": "string"}},
             MULTIPART: {"schema": {"type": "object", "properties": parts, "required": ["X"]}},
         },
     }

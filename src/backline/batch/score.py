@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 _OUTPUT_TYPES = {
     ".csv": "text/csv",
     ".json": "application/json",
+    ".jsonl": "application/x-ndjson",
+    ".ndjson": "application/x-ndjson",
     ".parquet": "application/vnd.apache.parquet",
     ".arrow": "application/vnd.apache.arrow.stream",
 }
 # Formats that rows are read in: CSV under such a name would mislead whoever opens it.
-_NOT_WRITTEN = (".jsonl", ".ndjson", ".mtx", ".feather", ".gz")
+_NOT_WRITTEN = (".mtx", ".feather", ".gz")
 
 Progress = Callable[[dict[str, Any]], None]
 

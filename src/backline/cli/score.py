@@ -24,7 +24,7 @@ from backline.config.model_folder import read_model_folder
     "--output",
     "output_file",
     metavar="FILE",
-    help="Where the predictions go: .csv, .json, .parquet or .arrow. Without it, CSV on standard output.",
+    help="Where the predictions go: .csv, .json, .jsonl, .parquet or .arrow. Without it, CSV on standard output.",
 )
 @click.option(
     "--content-type", default="", metavar="TYPE", help="What the input is, where its name and content do not tell."

@@ -12,6 +12,7 @@ from .formats import (
     ARROW_STREAM,
     CSV,
     JSON,
+    JSON_LINES,
     MATRIX_MARKET,
     PARQUET,
     SUPPORTED_OUTPUT,
@@ -67,6 +68,8 @@ def _columns(frame: DataFrame) -> List[Column]:
 def _encode(columns: Sequence[Column], rows: int, content_type: str) -> bytes:
     if content_type == CSV:
         return csv.encode(columns, rows)
+    if content_type == JSON_LINES:
+        return json.encode_lines(columns, rows)
     if content_type == ARROW_STREAM:
         return arrow.encode_stream(columns, rows)
     if content_type == PARQUET:

@@ -87,7 +87,7 @@ _SAYS_NOTHING = frozenset(
 )
 
 SUPPORTED_INPUT: Tuple[str, ...] = (CSV, JSON, JSON_LINES, ARROW_STREAM, ARROW_FILE, PARQUET, MATRIX_MARKET)
-SUPPORTED_OUTPUT: Tuple[str, ...] = (JSON, CSV, ARROW_STREAM, PARQUET)
+SUPPORTED_OUTPUT: Tuple[str, ...] = (JSON, CSV, ARROW_STREAM, PARQUET, JSON_LINES)
 """What predictions can be answered as, the default first; a transformed table can be ``text/mtx`` as well."""
 
 

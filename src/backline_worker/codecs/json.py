@@ -108,6 +108,12 @@ def encode(columns: Sequence[Column], rows: int) -> bytes:
     return _to_bytes("[" + ",".join(_objects([name for name, _ in columns], cells, rows)) + "]")
 
 
+def encode_lines(columns: Sequence[Column], rows: int) -> bytes:
+    """Return the table as JSON lines, one object per row; reads back through ``decode_lines``."""
+    cells = [_cells(values, rows) for _, values in columns]
+    return _to_bytes("".join(line + "\n" for line in _objects([name for name, _ in columns], cells, rows)))
+
+
 def _objects(names: Sequence[str], cells: Sequence[Sequence[str]], rows: int) -> Any:
     """Return one object's text per row, by filling the cells of each row into one template."""
     if not names:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 
 from backline.cli.main import main
@@ -33,9 +36,9 @@ def test_predictions_go_to_standard_output_and_talk_does_not(folder: Path) -> No
 def test_a_format_that_is_only_read_is_refused_before_the_model_is_loaded(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["score", str(folder), "-i", str(folder / "example.csv"), "-o", str(tmp_path / "out.jsonl")]
+    words = ["score", str(folder), "-i", str(folder / "example.csv"), "-o", str(tmp_path / "out.feather")]
     assert main(words) == 1
-    assert "not written as .jsonl; use .csv or .json" in capsys.readouterr().err
+    assert "not written as .feather; use .csv or .json" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -66,3 +69,20 @@ def test_an_input_is_needed(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_flags_of_the_server_are_not_taken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(folder), "-i", "x", "--address", "localhost:1"]) == 2
     assert "unknown flag --address" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl", "out.parquet", "out.arrow"])
+def test_the_outputs_extension_chooses_its_format(folder: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    done = score(str(folder), "-i", str(folder / "example.csv"), "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    if name == "out.json":
+        values = json.loads(output.read_text())["predictions"]
+    elif name == "out.jsonl":
+        values = [json.loads(line)["Predictions"] for line in output.read_text().splitlines()]
+    elif name == "out.parquet":
+        values = pyarrow.parquet.read_table(output)["Predictions"].to_pylist()
+    else:
+        values = pyarrow.ipc.open_stream(output.read_bytes()).read_all()["Predictions"].to_pylist()
+    assert [round(value, 2) for value in values] == [2.63, 3.72, 1.87]

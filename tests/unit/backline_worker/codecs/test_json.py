@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backline_worker.codecs import encode_predictions
+from backline_worker.codecs import encode_predictions, encode_table
 from backline_worker.contract.target_types import Predictions, TargetType
 from backline_worker.errors import DecodeError, DecompressedTooLarge, EmptyBody
 from tests.unit.backline_worker.codecs.bodies import decode
@@ -215,3 +215,10 @@ def test_any_records_are_a_table_or_refused(records: Any) -> None:
             got = frame[name].tolist()[row]
             # Integers that share a column with floats or missing values become floats, as in a CSV.
             assert got == value or (value is None and got != got) or got == pytest.approx(value)
+
+
+def test_what_is_written_as_lines_is_read_back() -> None:
+    frame = pd.DataFrame({"p": [0.1, 1e-300, float("nan")], "text": ["a\nb", "é", None], "n": [1, 2, 3]})
+    body = encode_table(frame, "application/x-ndjson")
+    assert body.count(b"\n") == 3
+    pd.testing.assert_frame_equal(decode(body, "application/x-ndjson"), frame, check_exact=True)
