@@ -9,7 +9,8 @@ A frame is a fixed prefix, a small JSON header and a raw payload::
       u8     u8     u16        u32             u64             u64              JSON     bytes
 
 All integers are big-endian. Nothing is ever pickled. A payload of ``LARGE_PAYLOAD_BYTES`` or more does not travel in
-the frame: it lies in a private file in shared memory, the header names it (``"file"``) and the reader maps it.
+the frame: it lies in a private file in shared memory, the header names it (``"file"``) and the reader maps it. Only an
+answer for which there is no room in shared memory travels in its frame, whatever its size.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def map_file(path: str, length: int) -> Buffer:
     Who unlinks: the server, always. It keeps a request's file until the request is answered, because a retry on
     another worker reads it again, and unlinks an answer's file as soon as it is mapped.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe in its place holds nobody up
     try:
         if os.fstat(descriptor).st_size < length:
             raise ProtocolError("payload file {} is shorter than {} bytes".format(path, length))
@@ -147,13 +148,19 @@ def map_file(path: str, length: int) -> Buffer:
 
 
 def write_file(directory: str, name: str, payload: Buffer) -> str:
-    """Write a payload to a new private file (mode 0600) in ``directory`` and return its path."""
+    """Write a payload to a new private file (mode 0600) in ``directory`` and return its path.
+
+    Raises ``OSError`` when there is no room for it; nothing is left then.
+    """
     path = os.path.join(directory, name)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         view = memoryview(payload)
         while view:
             view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.unlink(path)
+        raise
     finally:
         os.close(descriptor)
     return path

@@ -28,6 +28,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+MAX_MESSAGE_CHARACTERS = 16_384
+MAX_TRACEBACK_CHARACTERS = 65_536
+
 
 class ReportedError(Exception):
     """An error with a stable ``code`` and a message for the one who has to act: what, where, how to mend."""
@@ -43,14 +46,14 @@ class ReportedError(Exception):
         self.traceback = traceback
 
     def to_record(self) -> Dict[str, Any]:
-        """Return the plain JSON record that crosses the channel."""
+        """Return the plain JSON record that crosses the channel; bounded, as exceptions may quote a whole body."""
         cause = self.__cause__
         return {
             "code": self.code,
-            "message": self.message,
+            "message": self.message[:MAX_MESSAGE_CHARACTERS],
             "type": type(cause).__name__ if cause is not None else type(self).__name__,
             "details": self.details,
-            "traceback": self.traceback,
+            "traceback": self.traceback and self.traceback[-MAX_TRACEBACK_CHARACTERS:],
         }
 
 

@@ -171,10 +171,10 @@ class _Worker:
             if len(payload) >= channel.LARGE_PAYLOAD_BYTES:
                 self._answers += 1
                 name = "answer-{}-{}".format(os.getpid(), self._answers)
-                path = channel.write_file(self._payload_directory, name, payload)
-                header["file"] = {"path": path, "length": len(payload)}
-                payload = b""
-            self._status.write(0, "idle")
+                with contextlib.suppress(OSError):  # no room in shared memory: then it travels in the frame
+                    path = channel.write_file(self._payload_directory, name, payload)
+                    header["file"] = {"path": path, "length": len(payload)}
+                    payload = b""
             self._connection.send(Kind.ANSWER, frame.request_id, header, payload)
         self._output.begin(0)
 
@@ -207,7 +207,6 @@ class _Worker:
             else:
                 answers.append(_to_error(outcome).to_record())
         header = {"content_type": content_type, "seconds": clock.stop(), "answers": answers}
-        self._status.write(0, "idle")
         self._connection.send(Kind.ANSWERS, frame.request_id, header, b"".join(bodies))
         self._output.begin(0)
 
@@ -215,6 +214,7 @@ class _Worker:
         from .score import score_file
 
         self._output.begin(frame.request_id)
+        self._status.write(frame.request_id, "predict")
 
         def report(progress: Dict[str, Any]) -> None:
             self._connection.send(Kind.PROGRESS, frame.request_id, progress)
@@ -230,7 +230,6 @@ class _Worker:
 
     def _report(self, request_id: int, error: ReportedError) -> None:
         self._output.end()
-        self._status.write(0, "idle")
         self._connection.send(Kind.ERROR, request_id, error.to_record())
 
 

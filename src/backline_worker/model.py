@@ -112,11 +112,11 @@ class Model:
 
     def predict(self, request: Request, stage: Stage) -> Answer:
         """Answer a request for predictions in the format that ``Accept`` asks for."""
-        from .codecs import available_output, choose_output, encode_predictions
+        from .codecs import choose_output, encode_predictions
 
         self._check_predicts_tables()  # before the body is looked at: no body would be the right one
         stage("decode")
-        content_type = choose_output(request.accept, available_output())
+        content_type = choose_output(request.accept, self.description["output_formats"])
         table = self.read_table(request.parts, request.content_encoding)
         stage("predict")
         predictions = self.predict_table(table)

@@ -24,7 +24,8 @@ class StatusPage:
         descriptor = os.open(path, flags, 0o600)
         try:
             if create:
-                os.ftruncate(descriptor, _LAYOUT.size)
+                # Written, not only made long: a page that does not exist yet kills who touches it once memory is full.
+                os.write(descriptor, bytes(_LAYOUT.size))
             self._page = mmap.mmap(descriptor, _LAYOUT.size)
         finally:
             os.close(descriptor)
@@ -34,7 +35,7 @@ class StatusPage:
         _LAYOUT.pack_into(self._page, 0, request_id, STAGES.index(stage))
 
     def read(self) -> Tuple[int, str]:
-        """Return request id and stage as last written; ``(0, "idle")`` at first."""
+        """Return request id and stage as last written, also if that request is done; ``(0, "idle")`` at first."""
         request_id, stage = _LAYOUT.unpack_from(self._page, 0)
         return request_id, STAGES[stage] if stage < len(STAGES) else "idle"
 

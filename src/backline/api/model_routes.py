@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WATCH_AFTER = 0.05
 
 _MAX_QUERY_FIELDS = 1000
+_MAX_HEAD_BYTES = 64 << 10  # of headers and query string: they go to the worker, in a frame's header
 
 _WANTED = {b"content-type": "content_type", b"content-encoding": "content_encoding", b"accept": "accept"}
 
@@ -130,12 +131,16 @@ class ModelEndpoint(Endpoint):
         """Return the header for the worker and the timeout in seconds."""
         header: dict[str, Any] = {"operation": self.operation}
         timeout = self.state.settings.workers.timeout or None
+        size = len(scope["query_string"])
         for name, value in scope["headers"]:
+            size += len(name) + len(value)
             if name in _WANTED:
                 header[_WANTED[name]] = value.decode("latin-1")
             elif name == b"x-request-timeout":
                 wished = _parse_timeout(value)
                 timeout = wished if timeout is None else min(timeout, wished)
+        if size > _MAX_HEAD_BYTES:
+            raise BadRequest(f"headers and query string have {size} bytes; at most {_MAX_HEAD_BYTES} are taken")
         if self.with_request:
             header["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             header["query"] = _parse_query(scope["query_string"])

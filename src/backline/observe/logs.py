@@ -22,7 +22,7 @@ class _DroppingHandler(logging.handlers.QueueHandler):
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record: time, level, worker and request where there are any, message."""
+    """One line a record: time, level, worker and request where there are any, message; further lines are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         worker = getattr(record, "worker", None)
@@ -30,15 +30,14 @@ class TextFormatter(logging.Formatter):
         where = "" if worker is None else f" [worker {worker}]"
         where += "" if request_id is None else f" [{request_id}]"
         time = self.formatTime(record, "%H:%M:%S")
-        # Control characters of a model's output must not steer the terminal or forge lines.
-        message = record.getMessage().translate(_CONTROL)
-        text = f"{time} {record.levelname.lower():7}{where} {message}"
+        message = record.getMessage()
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return text
+            message += "\n" + self.formatException(record.exc_info)
+        # What models print, and what clients send, must not steer the terminal or forge lines.
+        return f"{time} {record.levelname.lower():7}{where} {message.translate(_CONTROL)}"
 
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 127)}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {10: "\n    "}
 
 
 @contextlib.contextmanager

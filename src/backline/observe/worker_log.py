@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ logger = logging.getLogger("backline.worker")
 
 _MAX_LINE_BYTES = 8192
 _TAIL_LINES = 40
-_MARKER = b"\0"
+_MARKER = re.compile(rb"\0(\d{1,20})")
 
 
 class WorkerLog:
@@ -84,20 +85,21 @@ class WorkerPipe:
 
     def feed(self, data: bytes) -> None:
         """Take a piece of output."""
-        lines = (self._rest + data).split(b"\n")
+        piece = self._rest + data
+        lines = piece.split(b"\n")
         self._rest = lines.pop()
-        if len(self._rest) > _MAX_LINE_BYTES and not self._rest.startswith(_MARKER):
+        if len(self._rest) > _MAX_LINE_BYTES:
             lines.append(self._rest)
             self._rest = b""
-        if not any(line.startswith(_MARKER) for line in lines):
+        if b"\0" not in piece:
             self._emit(lines)
             return
         run: list[bytes] = []
         for line in lines:
-            if line.startswith(_MARKER) and line[1:].isdigit():
+            if marker := _MARKER.fullmatch(line):
                 self._emit(run)
                 run = []
-                self._channel_id = int(line[1:])
+                self._channel_id = int(marker[1])
             else:
                 run.append(line)
         self._emit(run)

@@ -69,6 +69,7 @@ class Call:
         "id",
         "kills",
         "kind",
+        "losses",
         "payload",
         "progress",
         "request_id",
@@ -104,6 +105,7 @@ class Call:
         self.deadline_timer: asyncio.TimerHandle | None = None
         self.abandon_timer: asyncio.TimerHandle | None = None
         self.kills = 0
+        self.losses = 0  # workers that died with it, and had not begun
         self.decode_deaths = 0
         self.submitted = 0.0
         self.worker: Worker | None = None

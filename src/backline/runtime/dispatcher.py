@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.runtime")
 
 _KILLS_TO_POISON = 2
+_MAX_LOSSES = 5  # workers that may die with a call before they begin with it: it may be what kills them, all the same
 _GIVEN_UP_IN_QUEUE = 16  # calls that nobody waits for any more, kept until their turn comes
 _LOOK_AHEAD = 64  # calls of other kinds that a batch may reach over; more would make them wait too long
 
@@ -107,7 +109,7 @@ class Dispatcher:
             self._leave_queue(call)
             self._close(call)
         elif call.state is CallState.RUNNING:
-            self._abandon(call, self._cancel_grace, "its client left")
+            self._abandon(call, self._cancel_grace, "its client left", spare_others=True)
         if not call.future.done():
             call.future.cancel()
 
@@ -130,6 +132,7 @@ class Dispatcher:
     def worker_ready(self, worker: Worker, *, rows_independent: bool) -> None:
         """A worker is free for its first call; ``rows_independent``: its model may be given several calls at once."""
         self._failure = None
+        self._free = [other for other in self._free if other.is_free()]  # the retired are not told of otherwise
         self._batching = self._batch.mode == "on" or (self._batch.mode == "auto" and rows_independent)
         self._free.append(worker)
         self._pump()
@@ -186,14 +189,19 @@ class Dispatcher:
 
     def _lose(self, call: Call, reason: str, stage: str) -> None:
         """Try a call again whose worker has died on it, or give it up."""
-        if stage != "idle":
+        if stage == "idle":  # as good as new, even where it must not be done twice
+            call.losses += 1
+            again = call.losses < _MAX_LOSSES
+        else:
             call.kills += 1
             call.decode_deaths += stage == "decode"
-        if call.kills < _KILLS_TO_POISON and call.retryable:
+            again = call.kills < _KILLS_TO_POISON and call.retryable
+        if again:
             self._enqueue(call, first=True)
             return
         if call.kills >= _KILLS_TO_POISON:
-            self.poison.add(call.payload.digest())
+            with contextlib.suppress(OSError):  # its file is gone: who is like it cannot be told
+                self.poison.add(call.payload.digest())
         self._resolve(call, _died(call, reason))
         self._close(call)
 
@@ -203,7 +211,7 @@ class Dispatcher:
         if self._draining:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # or it would keep the frames of every request that it refused
         if self._waiting >= self._limits.queue and not self._has_free_worker():
             raise QueueFull(
                 f"{self._waiting} requests wait already, as many as --queue allows; come back later", retry_after=1
@@ -321,14 +329,18 @@ class Dispatcher:
             )
             self._abandon(call, self._timeout_grace, "its request ran over the deadline")
 
-    def _abandon(self, call: Call, grace: float, reason: str) -> None:
+    def _abandon(self, call: Call, grace: float, reason: str, *, spare_others: bool = False) -> None:
+        """Give a running call up; ``spare_others``: not at the cost of those in its batch that are still waited for."""
         call.state = CallState.ABANDONED
         worker = call.worker
         assert worker is not None
 
         def kill() -> None:
-            if call in worker.calls:
-                worker.kill(reason)
+            if call not in worker.calls:
+                return
+            if spare_others and any(other.state is CallState.RUNNING for other in worker.calls):
+                return  # the last of them to be given up comes here again
+            worker.kill(reason)
 
         call.abandon_timer = asyncio.get_running_loop().call_later(grace, kill)
 
@@ -355,6 +367,8 @@ def _died(call: Call, reason: str) -> WorkerDied:
         return WorkerDied(
             f"the body crashes its decoder ({reason}, twice); it is damaged or made to do harm", while_decoding=True
         )
+    if call.losses >= _MAX_LOSSES:
+        return WorkerDied(f"{call.losses} workers died before they could begin with this request ({reason})")
     times = "twice, on two workers" if call.kills >= _KILLS_TO_POISON else "once, and it cannot be tried again safely"
     return WorkerDied(
         f"the model's process died on this request ({reason}), {times}; the server's log has its last output"

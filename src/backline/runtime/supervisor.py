@@ -73,7 +73,7 @@ class Supervisor:
         if self._was_ready and (self.failure is None or self.state is ModelState.READY):
             return
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.with_traceback(None)  # or it would keep the frames of every request that it refused
         raise ModelLoading("the model is still loading; come back in a moment", retry_after=1)
 
     def has_running_call(self) -> bool:
@@ -266,7 +266,8 @@ class _Slot:
         if not life.done() or self._supervisor.stopping:
             return
         self._supervisor.worker_lost(worker)
-        if worker.answered or asyncio.get_running_loop().time() > stable:
+        # A death at work is the fault of the request, which pays for it: requests must not be able to fail the model.
+        if worker.answered or worker.died_working or asyncio.get_running_loop().time() > stable:
             self._failures = 0
         else:
             self._count_failure(

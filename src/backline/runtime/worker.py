@@ -99,6 +99,7 @@ class Worker(asyncio.Protocol):
         self.frames = 0  # calls of the model that answered them: fewer, where batches form
         self.pid: int | None = None
         self.death_reason: str | None = None
+        self.died_working = False  # on a call that it had begun with
         self.retiring = False  # takes no further call; its replacement is on the way
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self.recent: dict[int, str] = {}  # channel id -> request id, for lines that arrive after the answer
@@ -123,7 +124,8 @@ class Worker(asyncio.Protocol):
             launched = await launch_worker(self._plan.python, accept_timeout=_CONNECT_TIMEOUT)
             self._process = launched.process
             self.pid = launched.process.pid
-            if self.state is WorkerState.DRAINING:  # it was stopped while the process was being made
+            # It was stopped, or given up, while the process was being made.
+            if self.state is WorkerState.DRAINING or self.death_reason is not None:
                 self._signal(signal.SIGKILL)
             async with asyncio.TaskGroup() as group:
                 pumps = [
@@ -174,6 +176,7 @@ class Worker(asyncio.Protocol):
             self.ready.exception()  # retrieved: whoever waits sees it all the same
         stage = self._stage_of_calls()
         calls, self.calls = self.calls, []
+        self.died_working = bool(calls) and stage != "idle"
         self._unburdened.set()
         try:
             if calls:
@@ -183,6 +186,9 @@ class Worker(asyncio.Protocol):
                 self._status.close()
                 self._status = None
             self._status_path.unlink(missing_ok=True)
+            if self._process is not None:
+                # Closes its pipes, which who was started by the model, and lives on, may hold open at the other end.
+                self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
             for left in Path(self._plan.payload_directory).glob(f"answer-{self.pid}-*"):
                 left.unlink(missing_ok=True)
 
@@ -191,7 +197,7 @@ class Worker(asyncio.Protocol):
         if self.state is WorkerState.DEAD:
             return
         self._change(WorkerState.DRAINING)
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(channel.encode_prefix(Kind.STOP, 0, {}, 0))
         if self._process is None:
             return
@@ -227,7 +233,7 @@ class Worker(asyncio.Protocol):
 
     def is_free(self) -> bool:
         """Whether it can take a call now."""
-        return self.state is WorkerState.READY and not self.retiring
+        return self.state is WorkerState.READY and not self.retiring and self.death_reason is None
 
     def start(self, calls: list[Call]) -> None:
         """Hand over one call, or a batch of calls with one batch key and their payloads in memory; it must be free."""
@@ -272,6 +278,9 @@ class Worker(asyncio.Protocol):
                 self._handle(frame)
         except channel.ProtocolError as exc:
             self.kill(f"it broke the channel: {exc}")
+        except Exception as exc:
+            logger.exception("worker %d: a frame that cannot be handled", self.number)
+            self.kill(f"it broke the channel: {type(exc).__name__}; see the log")
 
     def connection_lost(self, exc: Exception | None) -> None:
         # The channel is gone, so the process is of no further use, even if it lives (a hook that closes descriptors).
@@ -284,9 +293,10 @@ class Worker(asyncio.Protocol):
         match frame.kind:
             case Kind.ANSWER | Kind.ANSWERS | Kind.ERROR:
                 self._finish(frame)
-            case Kind.READY:
+            case Kind.READY if self.state is WorkerState.LOADING and not self.ready.done():
+                ready = Ready(**frame.header)
                 self._change(WorkerState.READY)
-                self.ready.set_result(Ready(**frame.header))
+                self.ready.set_result(ready)
             case Kind.LOAD_FAILED:
                 if not self.ready.done():
                     record = frame.header
@@ -297,13 +307,16 @@ class Worker(asyncio.Protocol):
                 if self.calls and frame.request_id == self.calls[0].id:
                     self.calls[0].progress(frame.header)
             case _:
-                raise channel.ProtocolError(f"a worker cannot send {frame.kind.name}")
+                raise channel.ProtocolError(f"a worker cannot send {frame.kind.name} now")
 
     def _finish(self, frame: channel.Frame) -> None:
         calls = self.calls
         if not calls or frame.request_id != calls[0].id or (len(calls) > 1) != (frame.kind is Kind.ANSWERS):
             raise channel.ProtocolError(f"an answer to request {frame.request_id}, which it was not asked")
-        results = _results_of_batch(calls, frame) if frame.kind is Kind.ANSWERS else [(calls[0], _result(frame))]
+        if frame.kind is Kind.ANSWERS:
+            results = _results_of_batch(calls, frame)
+        else:
+            results = [(calls[0], _result(frame, f"{self._plan.payload_directory}/answer-"))]
         self.calls = []
         self._unburdened.set()
         self.answered += len(calls)
@@ -355,13 +368,17 @@ def _batch_frame(calls: list[Call]) -> bytes:
     return channel.encode_prefix(Kind.BATCH, calls[0].id, header, len(body)) + body
 
 
-def _result(frame: channel.Frame) -> Reply | WorkerReported:
+def _result(frame: channel.Frame, files: str) -> Reply | WorkerReported:
+    """Return what a frame says; ``files``: how the path of an answer in a file begins."""
     header = frame.header
     if frame.kind is Kind.ERROR:
         return _reported(header)
+    path = header["file"]["path"] if "file" in header else None
+    if path is not None and (not path.startswith(files) or "/" in path[len(files) :]):
+        raise channel.ProtocolError(f"the answer is said to lie in {path!r}")  # it would be unlinked
     body = channel.take_payload(frame)
-    if "file" in header:
-        Path(header["file"]["path"]).unlink()
+    if path is not None:
+        Path(path).unlink()
     return Reply(header.get("content_type", ""), body, header.get("headers", {}), header.get("seconds", {}), header)
 
 

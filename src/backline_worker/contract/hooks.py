@@ -19,6 +19,8 @@ from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequ
 from ..errors import HookFailed, ModelCallError, ModelLoadError, OutOfMemory, ReportedError, UserHTTPError
 from .shim import MODULE_NAME, CustomHTTPError
 
+_MAX_ERROR_HEADERS = 16_384  # characters of the headers that user code puts on its error
+
 _PHASES = {
     "read_input_data": "reading the input data",
     "transform": "transforming the data",
@@ -348,6 +350,8 @@ def _user_http_error(text: Any, status: Any, headers: Any, marked: bool, trace: 
     try:
         plain = {str(name): str(value) for name, value in dict(headers or {}).items()}
     except (TypeError, ValueError):
+        plain = {}
+    if sum(len(name) + len(value) for name, value in plain.items()) > _MAX_ERROR_HEADERS:
         plain = {}
     details = {"status": int(status), "headers": plain, "marked": marked}
     return UserHTTPError(str(text) if text else "HTTP status {}".format(status), details=details, traceback=trace)

@@ -143,6 +143,10 @@ def _check_hooks(kind: TargetType, hooks: Hooks, predictor: Optional[Predictor])
                 kind.value, missing_package("pandas", hooks.code_dir)
             )
         )
+    try:
+        importlib.import_module("pandas")  # now: ready means that the first request has nothing left to load
+    except ImportError as exc:
+        raise ModelLoadError("pandas is installed for the model and cannot be imported: {}".format(exc)) from exc
     if "score" in hooks:
         return
     if predictor is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 
 from ..errors import DecodeError, ResultInvalid
@@ -10,6 +11,7 @@ from ..types import Answer
 
 DEFAULT_CHARSET = "utf8"
 _MAX_SHOWN = 60
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,1000}")  # what can stand in Content-Type
 
 
 class Query(Dict[str, str]):
@@ -58,8 +60,8 @@ def write_result(result: Any) -> Answer:
     data, options = _take_apart(result)
     mimetype, charset = options.get("mimetype"), options.get("charset")
     for name, value in (("mimetype", mimetype), ("charset", charset)):
-        if value is not None and (not isinstance(value, str) or "\n" in value or "\r" in value):
-            raise ResultInvalid("score_unstructured returned {} {!r}; expected text".format(name, value))
+        if value is not None and (not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value)):
+            raise ResultInvalid("score_unstructured returned {} {!r:.200}; expected a plain text".format(name, value))
     if data is None:
         data = ""
     if isinstance(data, str):

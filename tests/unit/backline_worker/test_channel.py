@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,3 +82,13 @@ def test_a_payload_file_that_is_shorter_than_announced_is_refused(tmp_path: Any)
     path = channel.write_file(str(tmp_path), "payload", b"short")
     with pytest.raises(channel.ProtocolError, match="shorter"):
         channel.map_file(path, 6)
+
+
+def test_a_payload_that_could_not_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(OSError, match="No space"):
+        channel.write_file(str(tmp_path), "answer", b"x")
+    assert not list(tmp_path.iterdir())

@@ -48,6 +48,18 @@ def test_a_line_without_end_does_not_grow_without_bound(log: WorkerLog, caplog: 
     assert len(reader._rest) <= 8192
 
 
+@pytest.mark.parametrize("data", [b"\0" * 100_000, b"\0" + b"1" * 5000 + b"\n", b"\0" + b"1" * 21 + b"\n", b"\0\n"])
+def test_what_only_looks_like_a_marker_is_a_line_like_others(
+    log: WorkerLog, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    reader = log.reader()
+    reader.feed(data)
+    assert len(reader._rest) <= 8192
+    reader.close()
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("\0")
+
+
 def test_bytes_that_are_no_text_are_shown_escaped(log: WorkerLog, caplog: pytest.LogCaptureFixture) -> None:
     log.reader().feed(b"\xff\xfe\n")
     assert logged(caplog) == [("\\xff\\xfe", None)]

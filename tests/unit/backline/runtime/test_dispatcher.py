@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from backline.config.model_folder import read_model_folder
 from backline.config.settings import ModelSettings, Settings
@@ -29,12 +31,15 @@ from backline.runtime.payload import Payload
 from backline.runtime.poison import PoisonList
 from backline.runtime.service import ModelService, running
 from backline.runtime.supervisor import ModelState
+from backline_worker.channel import Kind
 
 pytestmark = pytest.mark.slow
 
 # What the body says is done: "wait NAME" begins, says so by a file, and goes on once there is another.
 MODEL = """
 import os
+import resource
+import subprocess
 import sys
 import time
 
@@ -63,8 +68,14 @@ def score_unstructured(model, data, query, **kwargs):
     elif word == "die-once" and not os.path.exists(os.path.join(HERE, "died")):
         open(os.path.join(HERE, "died"), "w").close()
         os._exit(7)
+    elif word == "orphan":  # dies, and leaves a child that holds its output open
+        subprocess.Popen(["sleep", "3"], start_new_session=True)
+        os._exit(7)
     elif word == "memory":
         raise MemoryError
+    elif word == "large":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # as good as a full file system
+        return data * 100_000
     return "%d %s" % (os.getpid(), data)
 """
 
@@ -141,12 +152,19 @@ def assert_nothing_held(service: ModelService) -> None:
     assert service.dispatcher.bytes_in_flight == 0
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await test()
+async def bounded(test: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(60):
+        await test()
 
-    asyncio.run(bounded())
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(bounded(test))
+
+
+def run_as_the_server_does(test: Callable[[], Awaitable[None]]) -> None:
+    """On uvloop, which tells of a process's end and takes a late write differently."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(bounded(test))
 
 
 @pytest.mark.parametrize("queue", [0, 1, 3])
@@ -443,6 +461,184 @@ def test_a_worker_that_loads_is_stopped_without_waiting_for_it(folder: Path) -> 
         assert asyncio.get_running_loop().time() - started < 3
 
     run(test)
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_call_that_was_not_begun_is_given_to_another_worker_whatever_it_is(folder: Path, retryable: bool) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            (pid,) = ready_pids(service)
+            os.kill(pid, signal.SIGSTOP)
+            call = submit(service, "hello", retryable=retryable)
+            os.kill(pid, signal.SIGKILL)
+            assert await answer(call) == "hello"
+
+    run(test)
+
+
+def test_a_call_that_no_worker_survives_to_begin_with_is_given_up(folder: Path) -> None:
+    """Such as one whose frame the worker cannot read: it must not be tried for ever."""
+
+    async def test() -> None:
+        options = {"restart_backoff": 0.0, "max_restarts": 100}
+        async with service_of(folder, workers=options) as service:
+            call = Call(
+                header={"operation": "unstructured", "parts": [], "accept": "x" * (17 << 20)},
+                payload=Payload(size=0, data=b""),
+                request_id="r",
+                deadline=None,
+                retryable=True,
+            )
+            service.dispatcher.submit(call)
+            with pytest.raises(WorkerDied, match="before they could begin"):
+                await asyncio.wait_for(call.future, 30)
+            assert await answer(submit(service, "next")) == "next"
+
+    run(test)
+
+
+def test_requests_that_kill_workers_one_after_another_do_not_fail_the_model(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"max_restarts": 1}) as service:
+            for number in range(3):
+                with pytest.raises(WorkerDied):
+                    await submit(service, f"die {number}").future
+            assert await answer(submit(service, "next")) == "next"
+
+    run(test)
+
+
+def test_a_file_that_kills_two_workers_is_not_scored_for_ever(folder: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"max_restarts": 100, "restart_backoff": 0.0}) as service:
+            (tmp_path / "in.txt").write_text("die")
+            job = {"input": str(tmp_path / "in.txt"), "output": str(tmp_path / "out"), "output_type": "text/csv"}
+            call = Call(
+                kind=Kind.SCORE,
+                header=job,
+                payload=Payload(size=0, data=b""),
+                request_id="score",
+                deadline=None,
+                retryable=True,
+            )
+            service.dispatcher.submit(call)
+            with pytest.raises(WorkerDied, match="twice"):
+                await asyncio.wait_for(call.future, 30)
+            assert service.supervisor.restarts <= 2
+
+    run(test)
+
+
+def test_a_payload_that_the_model_has_removed_does_not_hold_up_its_error(folder: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            file = tmp_path / "payload"
+            file.write_bytes(b"wait gate")
+            call = Call(
+                header={"operation": "unstructured", "parts": [("X", "text/plain", None, 9)]},
+                payload=Payload(size=9, path=str(file)),
+                request_id="r",
+                deadline=None,
+                retryable=False,
+            )
+            call.kills = 1
+            service.dispatcher.submit(call)
+            await begun(folder, "gate")
+            file.unlink()
+            for pid in ready_pids(service):
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(WorkerDied):
+                await asyncio.wait_for(call.future, 30)
+            assert await answer(submit(service, "next")) == "next"
+            assert_nothing_held(service)
+
+    run(test)
+
+
+def test_an_answer_for_which_shared_memory_has_no_room_comes_all_the_same(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            assert await whole_answer(submit(service, "large")) == "large" * 100_000
+            assert not any(name.startswith("answer-") for name in os.listdir(service.payloads.path))
+            assert service.supervisor.restarts == 0
+
+    run(test)
+
+
+def test_a_client_that_leaves_a_batch_does_not_take_it_from_the_others(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"cancel_grace": 0.05}) as service:
+            (pid,) = ready_pids(service)
+            left, stays = submit(service, "wait gate"), submit(service, "other")
+            await begun(folder, "gate")
+            # Made a batch by hand, as only tables are joined by themselves.
+            (worker,) = [slot.worker for slot in service.supervisor._slots if slot.worker is not None]
+            worker.calls = [left, stays]
+            stays.state, stays.worker = CallState.RUNNING, worker
+            service.dispatcher.cancel(left)
+            await asyncio.sleep(0.3)
+            assert ready_pids(service) == {pid}
+            stays.state = CallState.ABANDONED
+            service.dispatcher._abandon(stays, 0.05, "its client left", spare_others=True)
+            await until(lambda: pid not in ready_pids(service))
+
+    run(test)
+
+
+def test_a_failed_model_does_not_keep_the_requests_that_it_refused(folder: Path) -> None:
+    async def test() -> None:
+        (folder / "custom.py").write_text("raise RuntimeError('no model')\n")
+        async with service_of(folder, ready=False) as service:
+            assert await asyncio.shield(service.supervisor.first_outcome) is ModelState.FAILED
+            for _ in range(20):
+                for refuse in (service.supervisor.check_accepting, lambda: submit(service, "x")):
+                    with pytest.raises(ModelLoadFailed) as caught:
+                        refuse()
+                    depth, entry = 0, caught.value.__traceback__
+                    while entry is not None:
+                        depth, entry = depth + 1, entry.tb_next
+                    assert depth < 10
+
+    run(test)
+
+
+def test_workers_that_were_replaced_are_forgotten(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"count": 2}) as service:
+
+            def in_their_places() -> set[int | None]:
+                return {slot.worker.pid for slot in service.supervisor._slots if slot.worker is not None}
+
+            for _ in range(3):
+                before = in_their_places()
+                with pytest.raises(WorkerReported):
+                    await submit(service, "memory").future
+                await until(lambda before=before: in_their_places() != before)  # type: ignore[misc]
+            assert len(service.dispatcher._free) <= 3
+
+    run(test)
+
+
+def test_a_service_can_be_stopped_while_a_dead_worker_is_being_cleared_away(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            submit(service, "orphan")
+            await until(lambda: [worker["state"] for worker in service.supervisor.workers()] == ["draining"])
+
+    run_as_the_server_does(test)
+
+
+def test_the_pipes_of_a_dead_worker_are_closed_whoever_holds_their_other_ends(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, workers={"cancel_grace": 60.0}) as service:
+            (pid,) = ready_pids(service)
+            before = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(WorkerDied):
+                await submit(service, "orphan", retryable=False).future
+            await until(lambda: bool(ready_pids(service) - {pid}))
+            assert len(os.listdir("/proc/self/fd")) <= before
+
+    run_as_the_server_does(test)
 
 
 def test_the_poison_list_forgets_with_time_and_keeps_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
