@@ -6,7 +6,7 @@
     ├── ConfigError              the operator: a flag, a variable, backline.toml or the model's metadata file
     ├── ModelLoadFailed          the model's author: no worker could load the model
     ├── RequestRefused           the client, or nobody: not accepted, nothing was done
-    │   ├── BodyTooLarge, HeadersTooLarge, MalformedMultipart, BadRequest
+    │   ├── BodyTooLarge, MalformedMultipart, BadRequest
     │   ├── QueueFull, ServerDraining, ModelLoading, PoisonRequest
     ├── DeadlineExceeded         accepted, and not answered in time
     ├── WorkerDied               accepted, and the worker died on it

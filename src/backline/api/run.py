@@ -50,7 +50,8 @@ def serve(settings: Settings, folder: ModelFolder) -> Outcome:
     with _listen(settings.server.host, settings.server.port) as listener, logging_to_stderr(settings.log.level):
         for warning in folder.warnings:
             logger.warning("%s", warning)
-        return asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings, folder, listener))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(settings, folder, listener))
 
 
 async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socket) -> Outcome:
