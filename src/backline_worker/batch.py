@@ -52,18 +52,14 @@ def _answer_together(model: Model, requests: Sequence[Request], stage: Stage) ->
 
 
 def _encoded(predictions: Predictions, rows: Sequence[int], content_type: str) -> List[Answer]:
-    columns = {
-        name: values if isinstance(values, list) else list(values) if not hasattr(values, "tolist") else values.tolist()
-        for name, values in predictions.columns.items()
-    }
     answers = []
     start = 0
     for count in rows:
         end = start + count
         extra = None if predictions.extra is None else predictions.extra.iloc[start:end].reset_index(drop=True)
-        part = Predictions(
-            predictions.target_type, {name: values[start:end] for name, values in columns.items()}, count, extra
-        )
+        # Sliced as they are: as Python values, Arrow and Parquet answers would lose the model's own number types.
+        columns = {name: values[start:end] for name, values in predictions.columns.items()}
+        part = Predictions(predictions.target_type, columns, count, extra)
         answers.append(Answer(content_type, encode_predictions(part, content_type)))
         start = end
     return answers

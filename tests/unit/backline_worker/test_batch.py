@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backline_worker import batch
+from backline_worker import batch, model
+from backline_worker.codecs import SUPPORTED_OUTPUT
 from backline_worker.errors import HookFailed
-from backline_worker.types import Answer, Part, Request
+from backline_worker.types import Answer, ModelSpec, Part, Request
 
 
 class Model:
@@ -31,3 +34,27 @@ def test_members_of_a_failed_batch_are_answered_alone(error: Exception) -> None:
     requests = [Request("predict", [Part("X", "text/csv", body)]) for body in bodies]
     outcomes = batch.answer_batch(Model(error), requests, lambda stage: None)  # type: ignore[arg-type]
     assert [outcome.body if isinstance(outcome, Answer) else outcome for outcome in outcomes] == bodies
+
+
+@pytest.mark.parametrize("accept", SUPPORTED_OUTPUT)
+def test_an_answer_from_a_batch_is_to_the_byte_the_answer_given_alone(
+    accept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Number types and extra columns too: a float32 stays one in Arrow and Parquet."""
+    (tmp_path / "custom.py").write_text(
+        "def score(data, model):\n"
+        "    probability = (data['x'] * 0.01).astype('float32')\n"
+        "    return data[['k']].assign(yes=probability, no=1 - probability, n=data['x'].astype('int8'))\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    spec = ModelSpec(
+        code_dir=str(tmp_path), target_type="binary", positive_class_label="yes", negative_class_label="no"
+    )
+    loaded = model.Model.load(spec)
+    for name in [name for name in sys.modules if name == "custom" or name.startswith("datarobot_drum")]:
+        del sys.modules[name]  # loading changes the process, as it should in a worker; here it is put back
+    bodies = [b"x,k\n%d.5,c%d\n" % (number, number) for number in range(4)] + [b"x,k\n7.5,a\n8.5,b\n"]
+    requests = [Request("predict", [Part("X", "text/csv", body)], accept=accept) for body in bodies]
+    together = batch.answer_batch(loaded, requests, lambda stage: None)
+    alone = [loaded.predict(request, lambda stage: None) for request in requests]
+    assert together == alone
