@@ -8,12 +8,12 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from backline import __version__
+from backline.api.application import Application
 from backline.api.endpoint import Endpoint, MethodNotAllowed, NotFound
 from backline.api.error_table import render_error
 from backline.api.model_routes import ModelEndpoint
@@ -39,7 +39,7 @@ OnOutcome = Callable[[ApiState, ModelState], None]
 
 def create_app(
     settings: Settings, folder: ModelFolder, *, on_outcome: OnOutcome, on_shutdown: Callable[[], None]
-) -> FastAPI:
+) -> Application:
     """Return the application that serves this model folder.
 
     ``on_outcome`` is called once, when the first load has succeeded or failed; ``on_shutdown`` by ``/shutdown``.
@@ -48,7 +48,7 @@ def create_app(
     prefix = settings.server.url_prefix
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: object) -> AsyncIterator[None]:
         async with running(settings, folder.spec(), problem=folder.problem) as service, asyncio.TaskGroup() as group:
             state.service = service
             watch = group.create_task(_report_outcome(state, on_outcome))
@@ -58,10 +58,12 @@ def create_app(
                 state.draining = True
                 watch.cancel()
 
-    app = FastAPI(
+    routes = _routes(state, prefix, on_shutdown)
+    app = Application(
         title="Backline",
         version=__version__,
-        routes=_routes(state, prefix, on_shutdown),
+        routes=routes,
+        endpoints={route.path: route.app for route in reversed(routes) if "{" not in route.path},
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=f"{prefix}/openapi.json",
@@ -85,7 +87,7 @@ async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:
     on_outcome(state, await asyncio.shield(state.model.supervisor.first_outcome))
 
 
-def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> list[BaseRoute]:
+def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> list[Route]:
     predict = ModelEndpoint(state, "predict")
     unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
     chat = ModelEndpoint(state, "chat", raw=True, with_request=True, retryable=False, family="openai")
@@ -114,7 +116,7 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
         "/directAccess/{path:path}": direct_access,
         "/nim/{path:path}": direct_access,
     }
-    routes: list[BaseRoute] = []
+    routes: list[Route] = []
     for path, endpoint in table.items():
         # Both spellings, and never a redirect: clients lose the body of a redirected POST.
         routes.append(Route(f"{prefix}{path}/", endpoint, name=path))

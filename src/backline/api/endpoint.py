@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from backline.api.error_table import render_error
+from backline.api.one_write import corkable
 from backline.errors import BacklineError, ServerDraining
 
 if TYPE_CHECKING:
@@ -117,10 +118,22 @@ async def respond(send: Send, status: int, headers: Headers, body: Buffer, reque
     if status != 204:
         headers.append((b"content-length", b"%d" % length))
     headers.append((b"x-request-id", request_id.encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    head = {"type": "http.response.start", "status": status, "headers": headers}
     if length <= _CHUNK_BYTES:
-        await send({"type": "http.response.body", "body": bytes(body)})
+        whole = {"type": "http.response.body", "body": bytes(body)}
+        transport = corkable(send)
+        if transport is None:
+            await send(head)
+            await send(whole)
+            return
+        transport.cork()
+        try:
+            await send(head)
+            await send(whole)
+        finally:
+            transport.uncork()
         return
+    await send(head)
     # In pieces, so that the client's pace holds us back and a mapped answer is never copied whole.
     view = memoryview(body)
     for start in range(0, length, _CHUNK_BYTES):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from backline.api.body import Body, ClientDisconnected, read_body
 from backline.api.endpoint import Endpoint, Family, Headers, respond
+from backline.api.lookout import OpenRequest
 from backline.errors import BadRequest, DeadlineExceeded, ServerDraining
 from backline.runtime.call import BatchKey, Call
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from backline.api.state import ApiState
     from backline.runtime.call import Reply
-
-# A client that leaves is looked for only when the answer takes longer than this (seconds): most do not.
-_WATCH_AFTER = 0.05
 
 _MAX_QUERY_FIELDS = 1000
 _MAX_HEAD_BYTES = 64 << 10  # of headers and query string: they go to the worker, in a frame's header
@@ -62,24 +60,29 @@ class ModelEndpoint(Endpoint):
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         service.supervisor.check_accepting()
         header, timeout = self._header(scope)
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        loop = service.loop
+        deadline = None if timeout is None else loop.time() + timeout
+        open_request = OpenRequest(receive, asyncio.current_task(loop), deadline)
+        lookout = self.state.lookout
+        lookout.open(open_request, loop)
         try:
-            body = await self._read(scope, receive, deadline)
+            body = await self._read(scope, receive, open_request)
+            header["parts"] = [(part.name, part.content_type, part.filename, part.length) for part in body.parts]
+            call = Call(
+                header=header,
+                payload=body.payload,
+                request_id=request_id,
+                deadline=deadline,
+                retryable=self.retryable,
+                batch_key=self._batch_key(header, body),
+                loop=loop,
+            )
+            reply = await self._answer(call, open_request)
         except ClientDisconnected:
             return
-        header["parts"] = [(part.name, part.content_type, part.filename, part.length) for part in body.parts]
-        call = Call(
-            header=header,
-            payload=body.payload,
-            request_id=request_id,
-            deadline=deadline,
-            retryable=self.retryable,
-            batch_key=self._batch_key(header, body),
-        )
-        service.dispatcher.submit(call)
-        reply = await self._wait(call, receive)
-        if reply is not None:
-            await respond(send, 200, _reply_headers(reply), reply.body, request_id)
+        finally:
+            lookout.close(open_request)
+        await respond(send, 200, _reply_headers(reply), reply.body, request_id)
 
     def _batch_key(self, header: dict[str, Any], body: Body) -> BatchKey | None:
         """Return what a prediction must share with others to be answered with them; ``None`` where it cannot."""
@@ -90,42 +93,27 @@ class ModelEndpoint(Endpoint):
             return None
         return BatchKey(part.content_type, part.filename, header.get("accept", ""))
 
-    async def _read(self, scope: Scope, receive: Receive, deadline: float | None) -> Body:
+    async def _read(self, scope: Scope, receive: Receive, open_request: OpenRequest) -> Body:
+        service, limits = self.state.model, self.state.settings.limits
         try:
-            async with asyncio.timeout_at(deadline):
-                return await read_body(
-                    scope, receive, self.state.model.payloads.sink, self.state.settings.limits, raw=self.raw
-                )
-        except TimeoutError as exc:
+            return await read_body(scope, receive, service.payloads.sink, limits, raw=self.raw)
+        except asyncio.CancelledError as exc:
+            if not open_request.late:
+                raise
             raise DeadlineExceeded("the deadline passed before the request's body was there", in_queue=True) from exc
 
-    async def _wait(self, call: Call, receive: Receive) -> Reply | None:
-        """Wait for the reply; ``None`` when the client has left. Cancelling gives the call up."""
-        loop = asyncio.get_running_loop()
-        watch: asyncio.Task[None] | None = None
-
-        def start_watch() -> None:
-            nonlocal watch
-            watch = asyncio.ensure_future(self._watch(call, receive))  # noqa: TID251  (cancelled below)
-
-        timer = loop.call_later(_WATCH_AFTER, start_watch)
+    async def _answer(self, call: Call, open_request: OpenRequest) -> Reply:
+        """Return the model's answer; cancelling gives the call up. Raises ``ClientDisconnected``."""
+        dispatcher = self.state.model.dispatcher
+        dispatcher.submit(call)
+        open_request.wait_for_answer(functools.partial(dispatcher.cancel, call))
         try:
             return await call.future
         except asyncio.CancelledError:
-            if watch is not None and watch.done():
-                return None  # given up by the watch
+            dispatcher.cancel(call)
+            if open_request.client_left:
+                raise ClientDisconnected from None
             raise
-        finally:
-            timer.cancel()
-            if watch is not None:
-                watch.cancel()
-            self.state.model.dispatcher.cancel(call)
-
-    async def _watch(self, call: Call, receive: Receive) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            self.state.model.dispatcher.cancel(call)
 
     def _header(self, scope: Scope) -> tuple[dict[str, Any], float | None]:
         """Return the header for the worker and the timeout in seconds."""

@@ -9,6 +9,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from backline.api.lookout import Lookout
+
 if TYPE_CHECKING:
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
@@ -25,6 +27,7 @@ class ApiState:
     folder: ModelFolder
     service: ModelService | None = None
     draining: bool = False
+    lookout: Lookout = dataclasses.field(default_factory=Lookout)
     started: float = dataclasses.field(default_factory=time.time)
     # A random start and a counter: unique ids without the cost of a random number each.
     _id_prefix: str = dataclasses.field(default_factory=lambda: secrets.token_hex(6))

@@ -62,7 +62,6 @@ class Call:
         "alone",
         "batch_key",
         "deadline",
-        "deadline_timer",
         "decode_deaths",
         "future",
         "header",
@@ -74,6 +73,7 @@ class Call:
         "progress",
         "request_id",
         "retryable",
+        "rows",
         "state",
         "submitted",
         "worker",
@@ -90,9 +90,11 @@ class Call:
         batch_key: BatchKey | None = None,
         kind: Kind = Kind.REQUEST,
         progress: Callable[[dict[str, Any]], None] = _ignore,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.kind = kind
         self.batch_key = batch_key  # calls with equal keys can share a call of the model; None: never
+        self.rows = _count_rows(batch_key, payload)
         self.alone = False  # it was in a batch whose worker died: tried again, it must not take others with it
         self.id = 0  # given by the dispatcher
         self.header = header
@@ -101,8 +103,7 @@ class Call:
         self.deadline = deadline  # in the loop's time
         self.retryable = retryable  # answering it twice does no harm
         self.state = CallState.NEW
-        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.deadline_timer: asyncio.TimerHandle | None = None
+        self.future: asyncio.Future[Reply] = (loop or asyncio.get_running_loop()).create_future()
         self.abandon_timer: asyncio.TimerHandle | None = None
         self.kills = 0
         self.losses = 0  # workers that died with it, and had not begun
@@ -110,3 +111,10 @@ class Call:
         self.submitted = 0.0
         self.worker: Worker | None = None
         self.progress = progress
+
+
+def _count_rows(key: BatchKey | None, payload: Payload) -> int:
+    """Return about how many rows a call has: lines where that is what rows are, else one."""
+    if key is None or payload.data is None or "csv" not in key.part_type:
+        return 1
+    return max(1, payload.data.count(b"\n") - 1)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, ServerDraining, WorkerDied, WorkerReported
 from backline.runtime.batching import MergeWindow
 from backline.runtime.call import Call, CallState, Reply
+from backline.runtime.deadlines import Deadlines
 from backline.runtime.poison import PoisonList
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Dispatcher:
         *,
         on_out_of_memory: Callable[[Worker], None],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._batch = batch
         self._batching = False  # until a model says that its rows are independent, or the operator does
@@ -59,6 +61,7 @@ class Dispatcher:
         self._timeout_grace = workers.timeout_grace
         self._cancel_grace = workers.cancel_grace
         self._on_out_of_memory = on_out_of_memory
+        self._deadlines = Deadlines[Call](self._loop, self._deadline_passed)
         self._queue: collections.deque[Call] = collections.deque()
         self._waiting = 0  # calls in the queue that are still WAITING; those given up stay there until popped
         self._bytes = 0
@@ -94,10 +97,9 @@ class Dispatcher:
         self._ids += 1
         call.id = self._ids
         self._bytes += call.payload.size
-        loop = asyncio.get_running_loop()
-        call.submitted = loop.time()
+        call.submitted = self._loop.time()
         if call.deadline is not None:
-            call.deadline_timer = loop.call_at(call.deadline, self._deadline_passed, call)
+            self._deadlines.add(call, call.deadline)
         if self._batching:
             self._window.arrived(call.submitted)
         self._enqueue(call, first=False)
@@ -149,8 +151,9 @@ class Dispatcher:
         if any(isinstance(result, WorkerReported) and result.code == "out_of_memory" for _, result in results):
             self._on_out_of_memory(worker)
         if self._batching:
-            now = asyncio.get_running_loop().time()
-            self._window.finished(now, answered=len(results), waiting=self._waiting, seconds=seconds)
+            now = self._loop.time()
+            rows = sum(call.rows for call, _ in results)
+            self._window.finished(now, answered=len(results), waiting=self._waiting, rows=rows, seconds=seconds)
         if worker.is_free():
             self._free.append(worker)
             self._pump()  # before the answers are written: the worker should not wait for that
@@ -264,8 +267,7 @@ class Dispatcher:
 
     def _should_wait(self) -> bool:
         """Say whether a free worker is to wait for more calls; makes sure that this is asked again in time."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         wait = 0.0
         if self._batch.delay:
             wait = self._first().submitted + self._batch.delay - now
@@ -274,7 +276,7 @@ class Dispatcher:
         if wait <= 0:
             return False
         if self._tick is None:
-            self._tick = loop.call_later(wait, self._tick_passed)
+            self._tick = self._loop.call_later(wait, self._tick_passed)
         return True
 
     def _tick_passed(self) -> None:
@@ -294,7 +296,7 @@ class Dispatcher:
         key = calls[0].batch_key
         if not self._batching or key is None or calls[0].alone:
             return calls
-        rows, size = _rows(calls[0]), calls[0].payload.size
+        rows, size = calls[0].rows, calls[0].payload.size
         others: list[Call] = []
         while self._queue and rows < self._batch.max_rows:
             call = self._queue.popleft()
@@ -305,7 +307,7 @@ class Dispatcher:
                 if len(others) > _LOOK_AHEAD:
                     break
                 continue
-            rows += _rows(call)
+            rows += call.rows
             size += call.payload.size
             if rows > self._batch.max_rows or size > self._batch.max_bytes:
                 others.append(call)
@@ -315,7 +317,6 @@ class Dispatcher:
         return calls
 
     def _deadline_passed(self, call: Call) -> None:
-        call.deadline_timer = None
         if call.state is CallState.WAITING:
             self._leave_queue(call)
             self._resolve(
@@ -342,7 +343,7 @@ class Dispatcher:
                 return  # the last of them to be given up comes here again
             worker.kill(reason)
 
-        call.abandon_timer = asyncio.get_running_loop().call_later(grace, kill)
+        call.abandon_timer = self._loop.call_later(grace, kill)
 
     def _resolve(self, call: Call, result: Reply | Exception) -> None:
         if call.future.done():
@@ -355,9 +356,10 @@ class Dispatcher:
     def _close(self, call: Call) -> None:
         call.state = CallState.DONE
         call.worker = None
-        for timer in (call.deadline_timer, call.abandon_timer):
-            if timer is not None:
-                timer.cancel()
+        if call.deadline is not None:
+            self._deadlines.discard(call)
+        if call.abandon_timer is not None:
+            call.abandon_timer.cancel()
         self._bytes -= call.payload.size
         call.payload.close()
 
@@ -373,11 +375,3 @@ def _died(call: Call, reason: str) -> WorkerDied:
     return WorkerDied(
         f"the model's process died on this request ({reason}), {times}; the server's log has its last output"
     )
-
-
-def _rows(call: Call) -> int:
-    """Return about how many rows a call has: lines where that is what rows are, else one."""
-    assert call.batch_key is not None
-    if "csv" in call.batch_key.part_type and call.payload.data is not None:
-        return max(1, call.payload.data.count(b"\n") - 1)
-    return 1

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 class ModelService:
-    """What the API and the batch commands talk to. Made by ``running``, which owns everything in it."""
+    """What the API and the batch commands talk to. Made by ``running``, which owns everything in it.
+
+    ``loop`` is the event loop that it all runs on: before Python 3.12 asking asyncio for it is a system call each time.
+    """
 
     def __init__(self, settings: Settings, spec: dict[str, Any], payloads: PayloadDirectory) -> None:
+        self.loop = asyncio.get_running_loop()
         self.payloads = payloads
         self.dispatcher = Dispatcher(settings.limits, settings.workers, settings.batch, on_out_of_memory=self._replace)
         plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
