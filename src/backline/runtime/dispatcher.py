@@ -13,7 +13,6 @@ A call is answered at most once, because its future is; and always, because ever
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import logging
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, ServerDraining, WorkerDied, WorkerReported
 from backline.runtime.batching import MergeWindow
 from backline.runtime.call import Call, CallState, Reply
+from backline.runtime.call_queue import CallQueue
 from backline.runtime.deadlines import Deadlines
 from backline.runtime.poison import PoisonList
 
@@ -34,8 +34,6 @@ logger = logging.getLogger("backline.runtime")
 
 _KILLS_TO_POISON = 2
 _MAX_LOSSES = 5  # workers that may die with a call before they begin with it: it may be what kills them, all the same
-_GIVEN_UP_IN_QUEUE = 16  # calls that nobody waits for any more, kept until their turn comes
-_LOOK_AHEAD = 64  # calls of other kinds that a batch may reach over; more would make them wait too long
 
 
 class Dispatcher:
@@ -62,8 +60,7 @@ class Dispatcher:
         self._cancel_grace = workers.cancel_grace
         self._on_out_of_memory = on_out_of_memory
         self._deadlines = Deadlines[Call](self._loop, self._deadline_passed)
-        self._queue: collections.deque[Call] = collections.deque()
-        self._waiting = 0  # calls in the queue that are still WAITING; those given up stay there until popped
+        self._queue = CallQueue()
         self._bytes = 0
         self._free: list[Worker] = []  # a stack: the worker that worked last has the warmest caches
         self._ids = 0
@@ -74,7 +71,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many calls wait for a worker."""
-        return self._waiting
+        return self._queue.waiting
 
     @property
     def bytes_in_flight(self) -> int:
@@ -102,7 +99,7 @@ class Dispatcher:
             self._deadlines.add(call, call.deadline)
         if self._batching:
             self._window.arrived(call.submitted)
-        self._enqueue(call, first=False)
+        self._enqueue(call)
         self._pump()
 
     def cancel(self, call: Call) -> None:
@@ -122,12 +119,9 @@ class Dispatcher:
     def fail(self, error: Exception) -> None:
         """Answer everything that waits, or comes before a worker does, with this error."""
         self._failure = error
-        while self._queue:
-            call = self._queue.popleft()
-            if call.state is CallState.WAITING:
-                self._leave_queue(call)
-                self._resolve(call, error)
-                self._close(call)
+        for call in self._queue.drain():
+            self._resolve(call, error)
+            self._close(call)
 
     # --- from the supervisor
 
@@ -150,10 +144,10 @@ class Dispatcher:
         """See ``WorkerOwner``."""
         if any(isinstance(result, WorkerReported) and result.code == "out_of_memory" for _, result in results):
             self._on_out_of_memory(worker)
-        if self._batching:
+        if self._batching and results[0][0].batch_key is not None:
             now = self._loop.time()
             rows = sum(call.rows for call, _ in results)
-            self._window.finished(now, answered=len(results), waiting=self._waiting, rows=rows, seconds=seconds)
+            self._window.finished(now, answered=len(results), waiting=self.waiting, rows=rows, seconds=seconds)
         if worker.is_free():
             self._free.append(worker)
             self._pump()  # before the answers are written: the worker should not wait for that
@@ -215,9 +209,9 @@ class Dispatcher:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         if self._failure is not None:
             raise self._failure.with_traceback(None)  # or it would keep the frames of every request that it refused
-        if self._waiting >= self._limits.queue and not self._has_free_worker():
+        if self.waiting >= self._limits.queue and not self._has_free_worker():
             raise QueueFull(
-                f"{self._waiting} requests wait already, as many as --queue allows; come back later", retry_after=1
+                f"{self.waiting} requests wait already, as many as --queue allows; come back later", retry_after=1
             )
         if self._bytes + call.payload.size > self._limits.max_bytes_in_flight:
             raise QueueFull(
@@ -234,33 +228,24 @@ class Dispatcher:
     def _has_free_worker(self) -> bool:
         return any(worker.is_free() for worker in self._free)
 
-    def _enqueue(self, call: Call, *, first: bool) -> None:
+    def _enqueue(self, call: Call, *, first: bool = False) -> None:
         call.state = CallState.WAITING
-        self._waiting += 1
-        if first:
-            self._queue.appendleft(call)
-        else:
-            self._queue.append(call)
+        self._queue.add(call, first=first)
 
     def _leave_queue(self, call: Call) -> None:
-        self._waiting -= 1
         call.state = CallState.DONE
-        # Those given up are passed over when their turn comes. It does not come while all workers hang, and they hold
-        # their bodies: so they are swept out before they are many.
-        if len(self._queue) > 2 * self._waiting + _GIVEN_UP_IN_QUEUE:
-            self._queue = collections.deque(other for other in self._queue if other.state is CallState.WAITING)
+        self._queue.give_up(call)
 
     def _pump(self) -> None:
         """Give waiting calls to free workers while there are both, and no reason to wait for more."""
-        while self._waiting and self._has_free_worker():
+        while self._queue.waiting and self._has_free_worker():
             if self._batching and self._should_wait():
                 return
             worker = self._free.pop()
             if not worker.is_free():
                 continue
-            calls = self._take()
+            calls = self._queue.take(self._batch if self._batching else None)
             for call in calls:
-                self._waiting -= 1
                 call.state = CallState.RUNNING
                 call.worker = worker
             worker.start(calls)
@@ -270,8 +255,8 @@ class Dispatcher:
         now = self._loop.time()
         wait = 0.0
         if self._batch.delay:
-            wait = self._first().submitted + self._batch.delay - now
-        if wait <= 0 and self._window.is_open(now, self._waiting):
+            wait = self._queue.first().submitted + self._batch.delay - now
+        if wait <= 0 and self._window.is_open(now, self._queue.waiting):
             wait = self._window.TICK
         if wait <= 0:
             return False
@@ -282,39 +267,6 @@ class Dispatcher:
     def _tick_passed(self) -> None:
         self._tick = None
         self._pump()
-
-    def _first(self) -> Call:
-        """Return the first call that waits; there is one."""
-        while self._queue[0].state is not CallState.WAITING:
-            self._queue.popleft()
-        return self._queue[0]
-
-    def _take(self) -> list[Call]:
-        """Take the first call that waits, and with it those that can share a call of the model."""
-        calls = [self._first()]
-        self._queue.popleft()
-        key = calls[0].batch_key
-        if not self._batching or key is None or calls[0].alone:
-            return calls
-        rows, size = calls[0].rows, calls[0].payload.size
-        others: list[Call] = []
-        while self._queue and rows < self._batch.max_rows:
-            call = self._queue.popleft()
-            if call.state is not CallState.WAITING:
-                continue
-            if call.batch_key != key or call.alone:
-                others.append(call)
-                if len(others) > _LOOK_AHEAD:
-                    break
-                continue
-            rows += call.rows
-            size += call.payload.size
-            if rows > self._batch.max_rows or size > self._batch.max_bytes:
-                others.append(call)
-                break
-            calls.append(call)
-        self._queue.extendleft(reversed(others))
-        return calls
 
     def _deadline_passed(self, call: Call) -> None:
         if call.state is CallState.WAITING:

@@ -31,7 +31,7 @@ from backline.runtime.payload import Payload
 from backline.runtime.poison import PoisonList
 from backline.runtime.service import ModelService, running
 from backline.runtime.supervisor import ModelState
-from backline_worker.channel import Kind
+from backline_worker.channel import LARGE_PAYLOAD_BYTES, Kind
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +110,21 @@ def submit(
         request_id=request_id,
         deadline=None if timeout is None else asyncio.get_running_loop().time() + timeout,
         retryable=retryable,
+    )
+    service.dispatcher.submit(call)
+    return call
+
+
+def submit_large(service: ModelService, text: str) -> Call:
+    """Submit a request whose body lies in a file."""
+    sink = service.payloads.sink()
+    sink.write(text.encode().ljust(LARGE_PAYLOAD_BYTES))
+    call = Call(
+        header={"operation": "unstructured", "parts": [("X", "text/plain", None, sink.size)]},
+        payload=sink.finish(),
+        request_id="r",
+        deadline=None,
+        retryable=True,
     )
     service.dispatcher.submit(call)
     return call
@@ -271,6 +286,25 @@ def test_calls_are_answered_in_the_order_of_their_coming_and_a_retried_one_first
             assert order == ["die-once", "a", "b", "c"]
 
     run(test)
+
+
+def test_large_and_small_requests_take_turns(folder: Path) -> None:
+    async def main() -> list[str]:
+        async with service_of(folder) as service:
+            hold = submit(service, "wait hold")
+            await begun(folder, "hold")
+            done: list[str] = []
+            calls = [hold]
+            for name in ("heavy 1", "heavy 2", "heavy 3", "small 1", "small 2", "small 3"):
+                call = submit_large(service, name) if name.startswith("heavy") else submit(service, name)
+                call.future.add_done_callback(lambda _, name=name: done.append(name))
+                calls.append(call)
+            (folder / "hold.go").touch()
+            for call in calls:
+                await asyncio.wait_for(call.future, 30)
+            return done
+
+    assert asyncio.run(main()) == ["heavy 1", "small 1", "heavy 2", "small 2", "heavy 3", "small 3"]
 
 
 def test_a_call_that_must_not_be_repeated_fails_with_its_worker(folder: Path) -> None:
