@@ -1,15 +1,16 @@
-"""Answers several requests with one call of the model, each as if it had been alone.
+"""Answers several requests with few calls of the model, each as if it had been alone.
 
-Whatever cannot be shared is not: a body that cannot be read with the others is read alone, and when the shared call
-fails, each member is tried alone, so that a bad request is told its own fault and costs the others nothing but time.
+Whatever cannot be shared is not: bodies that cannot be read with others are read alone. When a shared call fails, its
+rows are tried in halves, down to the members that are at fault: they are told their own fault, and cost the others
+nothing but time.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Sequence, Tuple, Union
+from typing import Any, Callable, List, Sequence, Union
 
-from .codecs import choose_output, decode_together, encode_predictions, is_csv
-from .contract.target_types import Predictions
+from .codecs import choose_output, decode_together, encode_members
+from .errors import NotAcceptable, OutOfMemory
 from .model import Model
 from .types import Answer, Request
 
@@ -20,49 +21,54 @@ Stage = Callable[[str], None]
 def answer_batch(model: Model, requests: Sequence[Request], stage: Stage) -> List[Outcome]:
     """Return the answer or the error of each request, in order.
 
-    The requests are predictions with one part each, alike in content type and ``Accept``. ``MemoryError`` of the shared
+    The requests are predictions with one part each, alike in content type and ``Accept``. ``MemoryError`` of a shared
     call is not raised either: alone, a member may fit.
     """
     outcomes: List[Any] = [None] * len(requests)
-    for place, answer in _answer_together(model, requests, stage):
-        outcomes[place] = answer
+    try:
+        content_type = choose_output(requests[0].accept, model.description["output_formats"])
+    except NotAcceptable:
+        content_type = ""
+    if model.reads_tables and content_type:
+        _answer_together(model, requests, range(len(requests)), content_type, outcomes, stage)
     for place, request in enumerate(requests):
         if outcomes[place] is None:
             outcomes[place] = _answer_alone(model, request, stage)
     return outcomes
 
 
-def _answer_together(model: Model, requests: Sequence[Request], stage: Stage) -> List[Tuple[int, Answer]]:
-    first = requests[0]
-    parts = [request.parts[0] for request in requests]
-    if not model.reads_tables or not is_csv(parts[0]):
-        return []
+def _answer_together(
+    model: Model,
+    requests: Sequence[Request],
+    places: Sequence[int],
+    content_type: str,
+    outcomes: List[Any],
+    stage: Stage,
+) -> None:
+    """Put the answers of those requests into ``outcomes`` that can be answered together."""
+    stage("decode")
     try:
-        content_type = choose_output(first.accept, model.description["output_formats"])
-        stage("decode")
-        joined = decode_together([part.data for part in parts])
-        if joined is None:
-            return []
-        stage("predict")
-        predictions = model.predict_table(joined.frame)
-        stage("encode")
-        return list(zip(joined.members, _encoded(predictions, joined.rows, content_type)))
+        tables = decode_together([requests[place].parts[0] for place in places])
     except Exception:  # whose fault it is, and whether it is one of ours, trying each alone tells
-        return []
-
-
-def _encoded(predictions: Predictions, rows: Sequence[int], content_type: str) -> List[Answer]:
-    answers = []
-    start = 0
-    for count in rows:
-        end = start + count
-        extra = None if predictions.extra is None else predictions.extra.iloc[start:end].reset_index(drop=True)
-        # Sliced as they are: as Python values, Arrow and Parquet answers would lose the model's own number types.
-        columns = {name: values[start:end] for name, values in predictions.columns.items()}
-        part = Predictions(predictions.target_type, columns, count, extra)
-        answers.append(Answer(content_type, encode_predictions(part, content_type)))
-        start = end
-    return answers
+        return
+    for table in tables:
+        members = [places[member] for member in table.members]
+        try:
+            stage("predict")
+            predictions = model.predict_table(table.frame)
+            stage("encode")
+            bodies = encode_members(predictions, table.rows, content_type)
+        except (MemoryError, OutOfMemory):
+            continue
+        except Exception:
+            # Read anew, as a hook may have changed the table before it failed.
+            half = len(members) // 2
+            for part in (members[:half], members[half:]):
+                if len(part) > 1:
+                    _answer_together(model, requests, part, content_type, outcomes, stage)
+        else:
+            for place, body in zip(members, bodies):
+                outcomes[place] = Answer(content_type, body)
 
 
 def _answer_alone(model: Model, request: Request, stage: Stage) -> Outcome:

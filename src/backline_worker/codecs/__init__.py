@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from .accept import choose_output
 from .compression import decompress
-from .csv_batch import decode_together
-from .decoding import decode_table, is_csv
-from .encoding import available_output, encode_predictions, encode_table
+from .decoding import decode_table
+from .encoding import available_output, encode_members, encode_predictions, encode_table
 from .formats import SUPPORTED_INPUT, SUPPORTED_OUTPUT
+from .together import decode_together
 
 __all__ = [
     "SUPPORTED_INPUT",
@@ -21,7 +21,7 @@ __all__ = [
     "decode_table",
     "decode_together",
     "decompress",
+    "encode_members",
     "encode_predictions",
     "encode_table",
-    "is_csv",
 ]

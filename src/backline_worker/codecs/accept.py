@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -38,6 +39,11 @@ def choose_output(accept: str, offered: Sequence[str]) -> str:
 
     Raises ``NotAcceptable``, naming what is on offer, when every type is unwanted.
     """
+    return _choose(accept, tuple(offered))
+
+
+@functools.lru_cache(maxsize=256)
+def _choose(accept: str, offered: Tuple[str, ...]) -> str:
     if not accept.strip():
         return offered[0]
     ranges = _parse(accept)

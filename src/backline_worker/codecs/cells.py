@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import math
-from typing import Any, List, Tuple
+from typing import Any, List, Sequence, Tuple
 
 Column = Tuple[str, Any]
 """A name and its values: a numpy array, a pandas series or a list, one value per row."""
@@ -28,6 +29,14 @@ def plain_values(values: Any, rows: int) -> List[Any]:
     if set(map(type, plain)) <= _PLAIN:
         return list(plain)
     return [plain_value(value) for value in plain]
+
+
+def slices(values: List[str], counts: Sequence[int]) -> List[List[str]]:
+    """Return the values cut into pieces of so many each."""
+    if len(counts) == 1:
+        return [values]
+    ends = list(itertools.accumulate(counts))
+    return [values[end - count : end] for count, end in zip(counts, ends)]
 
 
 def plain_value(value: Any) -> Any:

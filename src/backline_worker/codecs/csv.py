@@ -23,7 +23,7 @@ from ..errors import DecodeError, EmptyBody
 from ..types import Buffer
 from . import text
 from ._libraries import pandas_for
-from .cells import Column, plain_values
+from .cells import Column, plain_values, slices
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,17 +78,18 @@ def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
     return frame
 
 
-def encode(columns: Sequence[Column], rows: int) -> bytes:
-    """Return header and rows, lines ended by a line feed; floats as Python writes them, missing values empty."""
+def encode(columns: Sequence[Column], rows: int, counts: Sequence[int]) -> List[bytes]:
+    """Return header and rows for each member of the table, ``counts`` rows each.
+
+    Lines are ended by a line feed, floats are as Python writes them, missing values are empty.
+    """
     cells = [_cells(values, rows) for _, values in columns]
-    header = ",".join(_quote(name) for name, _ in columns)
+    header = (",".join(_quote(name) for name, _ in columns) or '""') + "\n"
     if len(cells) == 1:
-        lines = [cell or '""' for cell in cells[0]]  # an empty line would be skipped by readers
+        lines = [(cell or '""') + "\n" for cell in cells[0]]  # an empty line would be skipped by readers
     else:
-        lines = [",".join(row) for row in zip(*cells)]
-    lines.insert(0, header or '""')
-    lines.append("")
-    return "\n".join(lines).encode("utf-8", "replace")
+        lines = [",".join(row) + "\n" for row in zip(*cells)]
+    return [(header + "".join(piece)).encode("utf-8", "replace") for piece in slices(lines, counts)]
 
 
 def _cells(values: Any, rows: int) -> List[str]:

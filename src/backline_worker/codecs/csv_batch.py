@@ -1,122 +1,181 @@
-"""Several CSV bodies with one header, read as one table wherever that is provably what reading each alone gives.
+"""Several CSV bodies read as one table wherever that is provably what reading each alone gives.
 
 Reading a one-row CSV costs pandas as much as reading a hundred rows, so a batch is read in one go. What may differ is
 the types: pandas infers them from the values that it sees, and in a batch it sees more. So each body's part of a column
-is checked for what it would have been alone:
+is classed by its text before it is read:
 
-- integers in an integer column, truth values in a truth column: the same alone;
-- a float column: the same alone where the part has a missing value or a number with a fraction; a part of whole
-  numbers may have been integers (``1``) or not (``1.0``), which the table does not tell any more;
-- a text column: the same alone where the part has a value that can be no number and no truth value;
-- everything else is left open.
+- INT: all fields are integers;
+- FLOAT: all are numbers or missing, and one at least is missing or has a point or an exponent;
+- BOOL: all are truth values;
+- TEXT: one at least can be no number, no truth value and no missing value;
+- ODD: everything else, such as infinities, or integers too long for a float beside missing values.
 
-A body with an open part is read alone, and so is everything that is not plain: quotes, blank lines, another header.
+Bodies with the same header and the same classes are read as one table, and the table stands only if each of its columns
+has its class's type. Then every part has it alone too: of integers and of truth values any part is of the same kind;
+a FLOAT part has a field that is no integer; a TEXT part has one that is only text.
+
+A body with an ODD part is read alone, and so is what is malformed or hard to cut into fields.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from ..types import Buffer
 from . import text
 from ._libraries import pandas_for
+from .csv_fields import FRACTION, LONG, MISSING, TRUTH, UNSURE, WORD, BadQuotes, Fields
+from .joined import Joined
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-# No number, infinity, missing value or truth value of pandas' CSV reader starts with one of these letters.
-_CERTAINLY_TEXT = re.compile(r"[A-EG-HJ-MO-SU-Za-eg-hj-mo-su-z]")
-
-
-class Joined(NamedTuple):
-    """``frame`` has the rows of the bodies ``members`` (places in the batch), ``rows`` of each, one after another."""
-
-    frame: DataFrame
-    members: List[int]
-    rows: List[int]
+_INT, _FLOAT, _BOOL, _TEXT, _ODD = range(5)
+_HEADER = re.compile(rb'(?:[^" \t,\r\0][^",\r\0]*|"[^",\r\0]*")(?:,(?:[^",\r\0]*|"[^",\r\0]*"))*')
+_BOM = b"\xef\xbb\xbf"
 
 
-def decode_together(bodies: Sequence[Buffer]) -> Optional[Joined]:
-    """Read plain bodies with the first one's header as one table; ``None`` when no two can be read together.
+class _Body(NamedTuple):
+    """A body of the batch: its place, and its rows without the header, each ended by a line feed."""
 
-    Bodies that are not among the members have to be read alone, where their faults will be told.
+    place: int
+    rows: bytes
+
+
+class _Group(NamedTuple):
+    """Bodies whose parts are of the same classes; ``counts`` are their rows, ``classes`` those of the columns."""
+
+    members: Sequence[_Body]
+    counts: List[int]
+    classes: bytes
+
+
+def decode_together(bodies: Sequence[Buffer]) -> List[Joined]:
+    """Return a table for each set of two or more bodies that can be read together; the others have to be read alone.
+
+    Nothing is raised for bodies that are at fault: reading them alone will tell.
     """
-    pieces = [bytes(body) for body in bodies]
-    header, _, _ = pieces[0].partition(b"\n")
-    columns = header.count(b",") + 1
-    if len(set(header.split(b","))) != columns:
-        return None  # pandas would rename what stands twice; reading alone refuses it
-    members = [place for place, piece in enumerate(pieces) if _is_plain(piece, header, columns)]
-    if len(members) < 2 or columns < 2:
-        return None
-    rows_of = {place: _count_rows(pieces[place]) for place in members}
-    start = len(header) + 1
-    joined = header + b"\n" + b"".join(_ended(pieces[place][start:]) for place in members)
+    by_header: Dict[bytes, List[_Body]] = {}
+    for place, data in enumerate(bodies):
+        body = bytes(data)
+        end = body.find(b"\n")
+        header, rows = body[:end], body[end + 1 :]
+        if header[-1:] == b"\r" and b'"' not in rows:
+            header = header[:-1]
+            rows = rows.replace(b"\r\n", b"\n")
+        if rows[-2:-1] == b"\n" or rows[-1:] != b"\n":
+            rows = rows.rstrip(b"\n") + b"\n"
+        if end > 0:
+            by_header.setdefault(header, []).append(_Body(place, rows))
+    tables = []
+    for header, members in by_header.items():
+        columns = _count_columns(header)
+        if columns and len(members) > 1:
+            tables += [_read(header, group) for group in _alike(members, columns)]
+    return [table for table in tables if table is not None]
+
+
+def _count_columns(header: bytes) -> int:
+    """Return how many columns a plain header names, 0 for one that is not plain."""
+    if not _HEADER.fullmatch(header) or header.startswith(_BOM):
+        return 0
+    names = header.replace(b'"', b"").split(b",")
+    # pandas would rename what stands twice; reading alone refuses it.
+    return len(names) if len(set(names)) == len(names) else 0
+
+
+def _read(header: bytes, group: _Group) -> Optional[Joined]:
+    """Return the table of a group, or ``None`` if its types are not those that were foreseen."""
     pandas = pandas_for("reading CSV")
+    data = b"".join([header, b"\n", *(member.rows for member in group.members)])
     try:
-        frame = pandas.read_csv(text.open_bytes(joined), low_memory=False, index_col=False)
+        frame = pandas.read_csv(text.open_bytes(data), low_memory=False, index_col=False)
     except Exception:  # whose fault it is, reading each alone tells
         return None
-    if len(frame) != sum(rows_of.values()) or len(frame.columns) != columns:
+    if len(frame) != sum(group.counts) or bytes(map(_class_of, frame.dtypes.tolist())) != group.classes:
         return None
-    counts = [rows_of[place] for place in members]
-    certain = _certain(frame, counts)
-    if all(certain):
-        return Joined(frame, members, counts)
-    keep = [position for position, is_certain in enumerate(certain) if is_certain]
-    if len(keep) < 2:
-        return None
+    return Joined(frame, [member.place for member in group.members], group.counts)
+
+
+def _class_of(dtype: Any) -> int:
+    kind = getattr(dtype, "kind", "O")
+    if kind == "i":
+        return _INT
+    if kind == "f":
+        return _FLOAT
+    if kind == "b":
+        return _BOOL
+    return _TEXT if kind == "O" or str(dtype) in ("str", "string") else _ODD
+
+
+def _alike(members: Sequence[_Body], columns: int) -> List[_Group]:
+    """Return the groups of two and more whose parts are of the same classes."""
     import numpy
 
-    wanted = numpy.repeat(certain, counts)
-    return Joined(
-        frame[wanted].reset_index(drop=True), [members[position] for position in keep], [counts[p] for p in keep]
-    )
+    data = b"".join([member.rows for member in members])
+    if not _is_plain(data):
+        return _alike_without(members, columns, [not _is_plain(member.rows) for member in members])
+    if b'"' in data:
+        odd = [member.rows.count(b'"') % 2 == 1 for member in members]
+        if any(odd):
+            return _alike_without(members, columns, odd)
+    last = numpy.cumsum([len(member.rows) for member in members]) - 1  # the offset at which each member ends
+    bad = numpy.zeros(len(members), dtype=bool)
+    try:
+        fields = Fields(data)
+    except BadQuotes as exc:
+        bad[numpy.searchsorted(last, exc.places)] = True
+        return _alike_without(members, columns, bad)
+    misfits = fields.misfits(columns)
+    if misfits.any():
+        bad[numpy.searchsorted(last, fields.row_ends[misfits])] = True
+        return _alike_without(members, columns, bad)
+    found = fields.classes().reshape(-1, columns)
+    past = numpy.searchsorted(fields.row_ends, last, side="right")
+    counts = numpy.diff(past, prepend=0)
+    if len(found) != len(members):
+        found = numpy.bitwise_or.reduceat(found, past - counts, axis=0)
+    parts = found.tobytes().translate(_part_classes())
+    groups: Dict[bytes, List[int]] = {}
+    for position in range(len(members)):
+        groups.setdefault(parts[position * columns : (position + 1) * columns], []).append(position)
+    return [
+        _Group([members[position] for position in positions], counts[positions].tolist(), classes)
+        for classes, positions in groups.items()
+        if len(positions) > 1 and _ODD not in classes
+    ]
 
 
-def _is_plain(piece: bytes, header: bytes, columns: int) -> bool:
-    start = len(header)
-    if not piece.startswith(header + b"\n") or len(piece) == start + 1:
+def _alike_without(members: Sequence[_Body], columns: int, bad: Sequence[bool]) -> List[_Group]:
+    rest = [member for member, is_bad in zip(members, bad) if not is_bad]
+    return _alike(rest, columns) if 1 < len(rest) < len(members) else []
+
+
+def _is_plain(rows: bytes) -> bool:
+    """Say whether the rows are UTF-8 whose lines end in line feeds."""
+    if b"\0" in rows or b"\r" in rows:
         return False
-    if b'"' in piece or b"\r" in piece or b"\0" in piece or b"\n\n" in piece or b"\n " in piece or b"\n\t" in piece:
-        return False
-    first_row_end = piece.find(b"\n", start + 1)
-    if piece.count(b",", start, len(piece) if first_row_end < 0 else first_row_end) != columns - 1:
-        return False  # pandas measures the others by the first row, and cuts it without a word
-    # With no row longer than the header, which pandas now refuses, the commas are all there only if none is shorter.
-    return piece.count(b",") == (columns - 1) * (_count_rows(piece) + 1)
+    if not rows.isascii():
+        try:
+            rows.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
-def _count_rows(piece: bytes) -> int:
-    """Return the rows of a plain body: its lines less the header."""
-    return piece.count(b"\n") - piece.endswith(b"\n")
+@functools.lru_cache(maxsize=1)
+def _part_classes() -> bytes:
+    """Return the class of a part by the classes of its fields."""
+    return bytes(map(_part_class, range(256)))
 
 
-def _ended(rows: bytes) -> bytes:
-    return rows if rows.endswith(b"\n") else rows + b"\n"
-
-
-def _certain(frame: DataFrame, counts: Sequence[int]) -> Any:
-    """Return for each body whether each of its columns has the type that it would have alone."""
-    import numpy
-
-    starts = numpy.concatenate(([0], numpy.cumsum(counts)[:-1]))
-    certain = numpy.ones(len(counts), dtype=bool)
-    floats = []
-    for name, dtype in zip(frame.columns, frame.dtypes):
-        kind = getattr(dtype, "kind", "O")
-        if kind == "f":
-            floats.append(name)
-        elif kind in "OTU" or str(dtype) in ("str", "string"):
-            cells = frame[name].tolist()
-            telling = [type(cell) is str and _CERTAINLY_TEXT.match(cell) is not None for cell in cells]
-            certain &= numpy.logical_or.reduceat(telling, starts)
-        elif kind != "b" and dtype != numpy.int64:
-            return numpy.zeros(len(counts), dtype=bool)
-    if floats:
-        numbers = (frame if len(floats) == frame.shape[1] else frame[floats]).to_numpy()
-        # Whole numbers that are too large for an integer are floats in any company; they are left open too.
-        telling = numpy.isnan(numbers) | (numbers != numpy.floor(numbers))
-        certain &= numpy.logical_or.reduceat(telling, starts, axis=0).all(axis=1)
-    return certain
+def _part_class(fields: int) -> int:
+    if fields & WORD:
+        return _TEXT
+    if fields & UNSURE or not fields:
+        return _ODD
+    if fields & TRUTH:
+        return _BOOL if fields == TRUTH else _ODD
+    if not fields & (FRACTION | MISSING):
+        return _INT
+    # Where a value is missing, pandas parses integers as such first, and a long one is rounded in another way.
+    return _ODD if fields & LONG else _FLOAT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 from ..errors import DecodeError, EmptyBody, UnsupportedMediaType
@@ -35,11 +36,11 @@ def decode_table(part: Part, others: Sequence[Part], *, content_encoding: str, m
     if not len(part.data):
         raise EmptyBody("the body is empty; a table with at least one row is needed")
     data = decompress(part.data, content_encoding, max_bytes)
-    chosen, charset, filename = _choose(part, data)
+    chosen, charset, filename = choose(part, data)
     if chosen is Format.GZIP:
         data = decompress(data, "gzip", max_bytes)
         inner = Part(part.name, "", data, filename)
-        chosen, _, _ = _choose(inner, data)
+        chosen, _, _ = choose(inner, data)
         if chosen is Format.GZIP:
             raise DecodeError("the gzip file holds another gzip file; compress it once")
     if not len(data):
@@ -47,38 +48,39 @@ def decode_table(part: Part, others: Sequence[Part], *, content_encoding: str, m
     return _decode(chosen, data, charset, others, max_bytes)
 
 
-def is_csv(part: Part) -> bool:
-    """Say whether ``decode_table`` would read the part as CSV in UTF-8, so that several can be read together."""
-    try:
-        chosen, charset, _ = _choose(part, part.data)
-    except UnsupportedMediaType:
-        return False
-    return chosen is Format.CSV and charset.lower() in ("", "utf-8", "utf8", "us-ascii")
+def choose(part: Part, data: Buffer) -> Tuple[Format, str, Optional[str]]:
+    """Return the format, the charset, and for gzip the name of the file inside.
 
-
-def _choose(part: Part, data: Buffer) -> Tuple[Format, str, Optional[str]]:
-    """Return the format, the charset, and for gzip the name of the file inside."""
-    content_type, charset = split_content_type(part.content_type)
-    chosen = named_format(content_type)
-    if chosen is None and not says_nothing(content_type):
-        raise UnsupportedMediaType(
-            "{}no table can be read from {}; send one of {}".format(
-                f"part {part.name!r}: " if part.name else "",
-                content_type[:80],
-                ", ".join(SUPPORTED_INPUT),
-            ),
-            details={"supported": list(SUPPORTED_INPUT)},
-        )
+    Raises ``UnsupportedMediaType`` for a content type that is none of ours.
+    """
+    chosen, charset, inner = _named(part.content_type, part.filename)
     if chosen is None:
-        chosen = format_of_file(part.filename)
-        if chosen is Format.ARROW_FILE:
-            chosen = sniff(data)  # streams are found under these extensions too
-    if chosen is None:
+        bare = split_content_type(part.content_type)[0]
+        if not says_nothing(bare):
+            raise UnsupportedMediaType(
+                "{}no table can be read from {}; send one of {}".format(
+                    f"part {part.name!r}: " if part.name else "",
+                    bare[:80],
+                    ", ".join(SUPPORTED_INPUT),
+                ),
+                details={"supported": list(SUPPORTED_INPUT)},
+            )
         chosen = sniff(data)
-    inner = part.filename
     if chosen is Format.GZIP and inner and inner.lower().endswith(".gz"):
         inner = inner[:-3]
     return chosen, charset, inner
+
+
+@functools.lru_cache(maxsize=256)
+def _named(content_type: str, filename: Optional[str]) -> Tuple[Optional[Format], str, Optional[str]]:
+    """Return the format that type and name stand for, ``None`` where they do not tell; the charset, and the name."""
+    bare, charset = split_content_type(content_type)
+    chosen = named_format(bare)
+    if chosen is None and says_nothing(bare):
+        chosen = format_of_file(filename)
+        if chosen is Format.ARROW_FILE:
+            chosen = None  # streams are found under these extensions too
+    return chosen, charset, filename
 
 
 def _decode(chosen: Format, data: Buffer, charset: str, others: Sequence[Part], max_bytes: int) -> DataFrame:

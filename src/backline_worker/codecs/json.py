@@ -16,7 +16,7 @@ from ..errors import DecodeError, DecompressedTooLarge, EmptyBody
 from ..types import Buffer
 from . import text
 from ._libraries import pandas_for
-from .cells import Column, is_finite, plain_values
+from .cells import Column, is_finite, plain_values, slices
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,30 +76,46 @@ def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Data
     return _from_records(pandas, records, "record {}", max_bytes)
 
 
-def encode_predictions(predictions: Predictions) -> bytes:
-    """Return ``{"predictions": [...]}``, with ``extraModelOutput`` in split form where there are further columns.
+def encode_predictions(predictions: Predictions, counts: Sequence[int]) -> List[bytes]:
+    """Return ``{"predictions": [...]}`` for each member that the predictions are for, ``counts`` rows each.
 
-    One value per row, or one object per row for binary, multiclass, geo point and whatever has several columns. Floats
-    read back as the same floats; NaN and the infinities are null.
+    With ``extraModelOutput`` in split form where there are further columns, its index from 0. One value per row, or one
+    object per row for binary, multiclass, geo point and whatever has several columns. Floats read back as the same
+    floats; NaN and the infinities are null.
     """
     rows = predictions.rows
     names = list(predictions.columns)
     cells = [_cells(values, rows) for values in predictions.columns.values()]
     target_type = str(getattr(predictions.target_type, "value", predictions.target_type))
     if len(names) == 1 and target_type not in _OBJECTS:
-        listed = ",".join(cells[0])
+        texts = cells[0]
     else:
-        listed = ",".join(_objects(names, cells, rows))
-    answer = '{"predictions":[' + listed + "]"
+        texts = list(_objects(names, cells, rows))
     extra = predictions.extra
-    if extra is not None and len(extra.columns):
-        columns = [_cells(extra.iloc[:, place], rows) for place in range(len(extra.columns))]
-        answer += ',"extraModelOutput":{{"columns":{},"index":[{}],"data":[{}]}}'.format(
-            _dumps([str(name) for name in extra.columns]),
-            ",".join(_cells(extra.index, rows)),
-            ",".join("[" + ",".join(row) + "]" for row in zip(*columns)),
+    if extra is None or not len(extra.columns):
+        if all(count == 1 for count in counts):
+            return [_to_bytes('{"predictions":[' + row + "]}") for row in texts]
+        return [_to_bytes('{"predictions":[' + ",".join(piece) + "]}") for piece in slices(texts, counts)]
+    further = [",".join(row) for row in zip(*(_cells(extra.iloc[:, place], rows) for place in range(extra.shape[1])))]
+    head = ',"extraModelOutput":{"columns":' + _dumps([str(name) for name in extra.columns]) + ',"index":['
+    places = list(map(str, range(max(counts))))
+    index = _cells(extra.index, rows)
+    # An index that counts rows counts those of each member; one that a hook has made for its rows belongs to them.
+    counted = index == list(map(str, range(rows)))
+    indices = [places[:count] for count in counts] if counted else slices(index, counts)
+    return [
+        _to_bytes(
+            '{"predictions":['
+            + ",".join(piece)
+            + "]"
+            + head
+            + ",".join(index)
+            + '],"data":['
+            + ",".join("[" + row + "]" for row in more)
+            + "]}}"
         )
-    return _to_bytes(answer + "}")
+        for piece, index, more in zip(slices(texts, counts), indices, slices(further, counts))
+    ]
 
 
 def encode(columns: Sequence[Column], rows: int) -> bytes:
@@ -108,10 +124,11 @@ def encode(columns: Sequence[Column], rows: int) -> bytes:
     return _to_bytes("[" + ",".join(_objects([name for name, _ in columns], cells, rows)) + "]")
 
 
-def encode_lines(columns: Sequence[Column], rows: int) -> bytes:
-    """Return the table as JSON lines, one object per row; reads back through ``decode_lines``."""
+def encode_lines(columns: Sequence[Column], rows: int, counts: Sequence[int]) -> List[bytes]:
+    """Return the table as JSON lines, one object per row, for each member; each reads back through ``decode_lines``."""
     cells = [_cells(values, rows) for _, values in columns]
-    return _to_bytes("".join(line + "\n" for line in _objects([name for name, _ in columns], cells, rows)))
+    lines = [line + "\n" for line in _objects([name for name, _ in columns], cells, rows)]
+    return [_to_bytes("".join(piece)) for piece in slices(lines, counts)]
 
 
 def _objects(names: Sequence[str], cells: Sequence[Sequence[str]], rows: int) -> Any:

@@ -58,3 +58,29 @@ def test_an_answer_from_a_batch_is_to_the_byte_the_answer_given_alone(
     together = batch.answer_batch(loaded, requests, lambda stage: None)
     alone = [loaded.predict(request, lambda stage: None) for request in requests]
     assert together == alone
+
+
+def test_one_bad_member_costs_the_others_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "custom.py").write_text(
+        "calls = []\n"
+        "def score(data, model):\n"
+        "    calls.append(len(data))\n"
+        "    data['x'] *= 2\n"
+        "    if (data['x'] == 26).any():\n"
+        "        raise ValueError('no 13')\n"
+        "    return data[['x']].rename(columns={'x': 'Predictions'})\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    loaded = model.Model.load(ModelSpec(code_dir=str(tmp_path), target_type="regression"))
+    calls = sys.modules["custom"].calls
+    for name in [name for name in sys.modules if name == "custom" or name.startswith("datarobot_drum")]:
+        del sys.modules[name]
+    requests = [Request("predict", [Part("X", "text/csv", b"x,k\n%d,a\n" % number)]) for number in range(32)]
+    outcomes = batch.answer_batch(loaded, requests, lambda stage: None)
+    for number, outcome in enumerate(outcomes):
+        if number == 13:
+            assert isinstance(outcome, HookFailed)
+        else:
+            assert isinstance(outcome, Answer)
+            assert outcome.body == b'{"predictions":[%d]}' % (2 * number)
+    assert len(calls) <= 1 + 2 * 5

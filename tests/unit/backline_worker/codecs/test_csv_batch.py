@@ -63,26 +63,68 @@ def alone(body: bytes) -> pd.DataFrame | None:
 @example([b"a,b\n1,x\n", b"a,b\n1,2\n"])
 @example([b"a,b\n1.5,True\n", b"a,b\n2.5,x\n"])
 @example([b"a,b\n1.5,x\n", b"a,b\n2.5,\n"])
+@example([b"a\n9007199254740993\nNA\n", b"a\n0.5\n"])
+@example([b"a,b\n1.0,Female\n", b"a,b\n20.0,No\n"])
+@example([b'a,b\n"1","x,y"\n', b'a,b\n2,"x ""y"""\n', b"a,b\n3,z\n"])
+@example([b'a\n"x\n', b'a\ny"\n'])
 def test_what_is_read_together_is_what_reading_alone_gives(sent: list[bytes]) -> None:
-    joined = decode_together(sent)
-    if joined is None:
-        return
-    assert len(joined.frame) == sum(joined.rows)
-    start = 0
-    for member, rows in zip(joined.members, joined.rows):  # noqa: B905  (Python 3.8 has no strict)
-        part = joined.frame.iloc[start : start + rows].reset_index(drop=True)
-        start += rows
-        expected = alone(sent[member])
-        assert expected is not None
-        pd.testing.assert_frame_equal(part, expected, check_exact=True)
+    taken: list[int] = []
+    for joined in decode_together(sent):
+        assert len(joined.frame) == sum(joined.rows)
+        taken += joined.members
+        start = 0
+        for member, rows in zip(joined.members, joined.rows):  # noqa: B905  (Python 3.8 has no strict)
+            part = joined.frame.iloc[start : start + rows].reset_index(drop=True)
+            start += rows
+            expected = alone(sent[member])
+            assert expected is not None
+            pd.testing.assert_frame_equal(part, expected, check_exact=True)
+    assert len(set(taken)) == len(taken)
 
 
 def test_plain_bodies_are_read_together() -> None:
-    joined = decode_together([b"a,b\n%d.5,c%d\n" % (number, number) for number in range(32)])
-    assert joined is not None
+    (joined,) = decode_together([b"a,b\n%d.5,c%d\n" % (number, number) for number in range(32)])
     assert joined.members == list(range(32))
     assert joined.rows == [1] * 32
     assert joined.frame["a"].tolist() == [number + 0.5 for number in range(32)]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (["1.0", "2.0", "", "NA"], "float64"),
+        (["1", "-2", "+3", "04"], "int64"),
+        (["True", "FALSE"], "bool"),
+        (["Female", "No", "Turkey", "Infra", "\u00e9", "a b"], "str"),
+        (["2024-01-01", "12:30", "1.2.3", "-", "e5", "10-20", "3rd", "\u4e2d"], "str"),
+        (['"x, y"', '"said ""no"""', "plain", '"3,5"'], "str"),
+        (['"1"', "2"], "int64"),
+    ],
+)
+def test_usual_values_of_one_type_are_read_as_one_table(values: list[str], dtype: str) -> None:
+    (joined,) = decode_together([f"n,x\n0.5,{value}\n".encode() for value in values])
+    assert joined.members == list(range(len(values)))
+    expected = pd.Series(["a"]).dtype if dtype == "str" else dtype
+    assert joined.frame["x"].dtype == expected
+
+
+def test_bodies_with_other_headers_or_types_are_tables_of_their_own() -> None:
+    bodies = [
+        b"a,b\n1,x\n",
+        b"b,a\nx,1\n",
+        b"a,b\n1.5,x\n",
+        b"a,b\n2,y\n",
+        b"b,a\ny,2\n",
+        b"a,b\n2.5,y\n",
+        b"a,b\nx,y\n",
+    ]
+    assert sorted(joined.members for joined in decode_together(bodies)) == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_lines_of_windows_and_blank_lines_at_the_end_make_no_difference() -> None:
+    (joined,) = decode_together([b"a,b\r\n1,x\r\n2,y\r\n", b"a,b\n3,z\n\n\n", b"a,b\n4,w"])
+    assert joined.frame.to_dict("list") == {"a": [1, 2, 3, 4], "b": ["x", "y", "z", "w"]}
+    assert joined.rows == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -91,33 +133,35 @@ def test_plain_bodies_are_read_together() -> None:
         b"b,a\n1.5,x\n",
         b"a,b\n1.5\n",
         b"a,b\n1.5,x,y\n",
-        b'a,b\n1.5,"x"\n',
+        b'a,b\n1.5,x"y"\n',
+        b'a,b\n1.5,"x\n',
+        b'a,b\n1.5,"x"y\n',
         b"a,b\n\xff,x\n",
         b"a,b\n1,x\n",
         b"a,b\n",
         b"",
-        b"a,b\r\n1.5,x\r\n",
+        b"a,b\n1.5,x\r",
+        b"a,b\n1.5,Inf\n",
         b"a,b\n\n1.5,x\n",
         b"a,b\n1,2,3\n4\n",
     ],
 )
 def test_a_body_that_is_not_like_the_others_is_left_to_be_read_alone(odd: bytes) -> None:
-    joined = decode_together([b"a,b\n0.5,x\n", odd, b"a,b\n2.5,y\n"])
-    assert joined is None or joined.members == [0, 2]
+    (joined,) = decode_together([b"a,b\n0.5,x\n", odd, b"a,b\n2.5,y\n"])
+    assert joined.members == [0, 2]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_rows_too_long_and_too_short_that_balance_out_are_not_read_together(order: tuple[int, int]) -> None:
     sent = [b"a,b\n1,2,3\n4\n", b"a,b\n1.5,x\n"]
-    assert decode_together([sent[place] for place in order]) is None
+    assert decode_together([sent[place] for place in order]) == []
 
 
-def test_a_header_with_a_name_twice_is_not_read_together() -> None:
-    assert decode_together([b"a,a\n1.5,2.5\n", b"a,a\n1.5,2.5\n"]) is None
+@pytest.mark.parametrize("header", [b"a,a", b'a,"a"', b'a,b"', b" a,b", b"\xef\xbb\xbfa,b", b""])
+def test_a_header_that_is_not_plain_is_not_read_together(header: bytes) -> None:
+    assert decode_together([header + b"\n1.5,2.5\n"] * 2) == []
 
 
-def test_a_table_of_the_rest_is_made_where_one_member_is_uncertain() -> None:
-    joined = decode_together([b"a,b\n0.5,x\n", b"a,b\n1,x\n", b"a,b\n2.5,y\n"])
-    assert joined is not None
-    assert joined.members == [0, 2]
-    assert joined.frame["a"].tolist() == [0.5, 2.5]
+def test_a_quoted_header_is_read_together() -> None:
+    (joined,) = decode_together([b'"a","b c",d\n1,2,x\n', b'"a","b c",d\n3,4,y\n'])
+    assert list(joined.frame.columns) == ["a", "b c", "d"]

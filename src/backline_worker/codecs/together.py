@@ -1,0 +1,40 @@
+"""Several bodies of one content type, read as few tables."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+from ..errors import UnsupportedMediaType
+from ..types import Part
+from . import csv_batch
+from .decoding import choose
+from .formats import Format
+from .joined import Joined
+
+_UTF8 = ("", "utf-8", "utf8", "us-ascii")
+
+
+def decode_together(parts: Sequence[Part]) -> List[Joined]:
+    """Return a table for each set of two or more parts for which reading together gives what reading each alone does.
+
+    The parts are alike in content type and file name. Those that are in no table have to be read alone, which tells
+    what is wrong with them; nothing is raised for them here.
+    """
+    try:
+        formats = [choose(part, part.data) for part in parts]
+    except UnsupportedMediaType:
+        return []
+    tables: List[Joined] = []
+    for wanted, read in _READERS.items():
+        places = [
+            place for place, (chosen, charset, _) in enumerate(formats) if chosen is wanted and charset.lower() in _UTF8
+        ]
+        if len(places) > 1:
+            tables += [
+                Joined(table.frame, [places[member] for member in table.members], table.rows)
+                for table in read([parts[place].data for place in places])
+            ]
+    return tables
+
+
+_READERS = {Format.CSV: csv_batch.decode_together}
