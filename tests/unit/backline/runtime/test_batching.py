@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backline.runtime.batching import CallCost, MergeWindow
+from backline.runtime.batching import LinearTime, MergeWindow
 
 
 def burst(window: MergeWindow, clients: int, interval: float, start: float = 0.0) -> float:
@@ -95,26 +95,26 @@ def test_calls_of_one_size_are_now_and_then_split_to_learn_from_smaller_ones() -
 
 @pytest.mark.parametrize(("fixed", "by_row"), [(0.003, 0.0), (0.003, 0.00001), (0.0, 0.001), (0.0005, 0.0001)])
 def test_the_fixed_cost_of_a_call_is_learnt_from_calls_of_different_sizes(fixed: float, by_row: float) -> None:
-    cost = CallCost()
+    cost = LinearTime()
     for turn in range(200):
         rows = (1, 7, 8, 33, 120)[turn % 5]
         cost.observe(rows, fixed + by_row * rows)
     assert cost.is_certain()
-    assert cost.fixed_seconds() == pytest.approx(fixed, abs=1e-5)
+    assert cost.fixed() == pytest.approx(fixed, abs=1e-5)
 
 
 def test_what_a_cold_start_took_is_forgotten() -> None:
-    cost = CallCost()
+    cost = LinearTime()
     cost.observe(1, 0.5)
     for turn in range(1000):
         rows = (16, 32)[turn % 2]
         cost.observe(rows, 0.002 + 0.00001 * rows)
-    assert cost.fixed_seconds() == pytest.approx(0.002, rel=0.02)
+    assert cost.fixed() == pytest.approx(0.002, rel=0.02)
 
 
 def test_calls_of_one_size_say_nothing_certain() -> None:
-    cost = CallCost()
+    cost = LinearTime()
     for _ in range(100):
         cost.observe(32, 0.004)
     assert not cost.is_certain()
-    assert cost.fixed_seconds() == pytest.approx(0.004)
+    assert cost.fixed() == pytest.approx(0.004)
