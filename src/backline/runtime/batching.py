@@ -5,13 +5,13 @@ that wait for their answers before they send again, this alone splits them into 
 everybody waits for two calls of the model. A short wait for those that were just answered merges the halves, for as
 long as it is worth it.
 
-The rule. Let ``n`` be the clients seen (just answered, plus those that wait already), ``R(n)`` the time in which so many
-come in again once they are answered, and let a call with ``r`` rows take ``F + w*r``: a fixed part, and a part for each
-row. Merged, all ``n`` are answered every ``R(n) + F + w*r``, as the requests come in while the worker waits. As two
-halves they are answered every ``2*F + w*r``, or every ``R(n)`` if that is longer, as requests come in while the worker
-works. Merging wins when ``R(n) < F``, so it is done then and only then: with few clients and a slow model, not with
-many, nor with a model that is quick to start and slow by the row. The wait ends when all ``n`` are there, when arrivals
-pause, or after ``F``.
+The rule. Let ``n`` be the clients seen (just answered, plus those that wait already), ``R(n)`` the time in which so
+many come in again once they are answered, and let a call with ``r`` rows take ``F + w*r``: a fixed part, and a part for
+each row. Merged, all ``n`` are answered every ``R(n) + F + w*r``, as the requests come in while the worker waits. As
+two halves they are answered every ``2*F + w*r``, or every ``R(n)`` if that is longer, as requests come in while the
+worker works. Merging wins when ``R(n) < F``, so it is done then and only then: with few clients and a slow model, not
+with many, nor with a model that is quick to start and slow by the row. The wait ends when all ``n`` are there, when
+arrivals pause, or after ``F``.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class MergeWindow:
 class LinearTime:
     """A time that grows with a number: a fixed part and a part for each unit, learnt from what is observed.
 
-    Observations are put into classes by the power of two of their number; the line through the classes' averages is that
-    of the least squares of relative errors. A class that is not seen any more loses its say.
+    Observations are put into classes by the power of two of their number; the line through the classes' averages is
+    that of the least squares of relative errors. A class that is not seen any more loses its say.
     """
 
     _FADE = 0.99  # of a class's weight, with each observation of another class

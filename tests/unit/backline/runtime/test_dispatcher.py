@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -297,7 +298,7 @@ def test_large_and_small_requests_take_turns(folder: Path) -> None:
             calls = [hold]
             for name in ("heavy 1", "heavy 2", "heavy 3", "small 1", "small 2", "small 3"):
                 call = submit_large(service, name) if name.startswith("heavy") else submit(service, name)
-                call.future.add_done_callback(lambda _, name=name: done.append(name))
+                call.future.add_done_callback(functools.partial(lambda name, _: done.append(name), name))
                 calls.append(call)
             (folder / "hold.go").touch()
             for call in calls:
