@@ -1,6 +1,6 @@
--- One JSON line with what wrk measured.
+-- Posts one body over and over (BODY: its file, CONTENT_TYPE), and prints one JSON line with what wrk has measured.
 wrk.method = "POST"
-wrk.headers["Content-Type"] = "text/csv"
+wrk.headers["Content-Type"] = os.getenv("CONTENT_TYPE")
 local file = io.open(os.getenv("BODY"), "rb")
 wrk.body = file:read("*a")
 file:close()
