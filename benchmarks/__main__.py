@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ Does it work here, in some minutes:
 def main() -> int:
     """Read the command line and do what it says; return the exit code."""
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped, too
     try:
         return int(arguments.do(arguments))
     except BenchmarkError as exc:

@@ -34,6 +34,7 @@ SHOWN = {
     "report": ("matplotlib",),
 }
 
+_STAMP = ".installed"
 _ASK = """
 import json, platform, sys
 from importlib import metadata
@@ -80,9 +81,14 @@ class Environments:
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             found: dict[str, str] = json.loads(output)
             if name == OURS:
-                found = {"backline": _commit(), **found}
+                found = {"backline": self._installed_commit(), **found}
             self._versions[name] = found
         return self._versions[name]
+
+    def _installed_commit(self) -> str:
+        """Return what ``setup`` has installed; where somebody else has, it is taken to be a link to the sources."""
+        stamp = self.commands(OURS).parent / _STAMP
+        return stamp.read_text().partition("\n")[0] if stamp.exists() else _commit()
 
 
 def set_up(names: Sequence[str], folder: Path, python: str) -> None:
@@ -92,7 +98,7 @@ def set_up(names: Sequence[str], folder: Path, python: str) -> None:
 
 
 def _make(name: str, target: Path, python: str) -> None:
-    stamp, wanted = target / ".installed", _stamp(name)
+    stamp, wanted = target / _STAMP, _stamp(name)
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print(f"making {target}", file=sys.stderr, flush=True)

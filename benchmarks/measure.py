@@ -13,7 +13,7 @@ from benchmarks.answers import check_answer
 from benchmarks.environments import HERE, OURS
 from benchmarks.errors import ServerFailed
 from benchmarks.processes import pss_mib, rss_mib, watched_peak
-from benchmarks.scenarios import BROKEN_KINDS, Scenario
+from benchmarks.scenarios import Scenario
 from benchmarks.server import Place, Server
 
 _SETTLE = 1.0  # seconds from the first answer until memory is read
@@ -37,7 +37,7 @@ def measure(server: Server, scenario: Scenario, place: Place, seconds: float, *,
         case "checked":
             return [_client(server, place, scenario, seconds)]
         case "broken":
-            arms = ["good", "broken"] if scenario.group == "broken" else ["good", *BROKEN_KINDS]
+            arms = ["good", "broken"] if scenario.group == "broken" else ["good", *_kinds(place)]
             return [_broken(server, place, scenario, seconds, arm) for arm in (arms[::-1] if swap else arms)]
 
 
@@ -84,11 +84,15 @@ def _large(server: Server, place: Place, rows: int) -> Figure:
     return {"wall_seconds": round(took, 4), "peak_mib": round(idle + peak.growth_mib, 1), "body_bytes": len(body)}
 
 
+def _kinds(place: Place) -> list[str]:
+    return [request["kind"] for request in json.loads((place.data / "broken.json").read_text())]
+
+
 def _broken(server: Server, place: Place, scenario: Scenario, seconds: float, arm: str) -> Figure:
     extra = ["--apart"]
     if arm != "good":
         extra += ["--broken", str(place.data / "broken.json")]
-    if arm in BROKEN_KINDS:
+    if arm in _kinds(place):
         extra += ["--kind", arm]
     return {"arm": arm, **_client(server, place, scenario, _BROKEN_SECONDS * seconds, *extra)}
 

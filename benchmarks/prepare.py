@@ -147,9 +147,11 @@ def write_broken(folder: Path, frame: pd.DataFrame) -> None:
     """Write requests that no server may answer with a prediction, alike enough to get into a batch with good ones."""
     good = frame.iloc[:1].to_csv(index=False)
     header, row = good.splitlines()
+    rest = row.split(",", 1)[1]
     kinds = {
         "a column is missing": ("text/csv", frame.iloc[:1].drop(columns="n3").to_csv(index=False)),
-        "text in a column of numbers": ("text/csv", f"{header}\nabc,{row.split(',', 1)[1]}\n"),
+        "text in a column of numbers": ("text/csv", f"{header}\nabc,{rest}\n"),
+        "a number is missing": ("text/csv", f"{header}\n,{rest}\n"),
         "a row longer than the header": ("text/csv", f"{header}\n{row},1,2\n"),
         "an open quote": ("text/csv", f'{header}\n"{row}\n'),
         "no rows": ("text/csv", f"{header}\n"),

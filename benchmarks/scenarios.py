@@ -103,17 +103,6 @@ SCENARIOS: dict[str, Scenario] = {
     ),
 }
 
-BROKEN_KINDS = (
-    "a column is missing",
-    "text in a column of numbers",
-    "a row longer than the header",
-    "an open quote",
-    "no rows",
-    "no body",
-    "not JSON",
-)
-"""What ``prepare.py`` makes."""
-
 _ASKED_FOR = ("broken-kinds",)  # groups that help to find a cause, and prove nothing that another one does not
 
 GROUPS = tuple(dict.fromkeys(scenario.group for scenario in SCENARIOS.values()))
