@@ -7,6 +7,7 @@ logarithmic. They stand on pages that are light or dark, so they bring a light g
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -19,7 +20,7 @@ mpl.rcParams["svg.hashsalt"] = "backline"  # the same figures make the same file
 _STYLES = [("#0b5cad", "o"), ("#d1495b", "s"), ("#5a8f29", "^"), ("#8e6bbf", "D"), ("#7a7a7a", "v")]
 
 
-def draw(plot: dict, folder: Path) -> None:
+def draw(plot: dict[str, Any], folder: Path) -> None:
     """Write one plot as SVG."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     figure.patch.set_facecolor("white")

@@ -91,7 +91,7 @@ def _head(lines: Lines) -> list[str]:
         "Machines drift, by a factor of two on a bad day: compare figures within this page, never across runs.",
         "",
         f"- Measured {dates[0]} to {dates[-1]} UTC, on: {'; '.join(machines)}.",
-        f"- Medians of {_range([count for count in rounds if count])} rounds of {_range(seconds)} s each.",
+        f"- Medians over the rounds: {_range([count for count in rounds if count])}, of {_range(seconds)} s each.",
         "  Every contender is measured in each round, and the order is turned round from one to the next.",
         "- Load: wrk with one thread, connections that each wait for their answer, on the same cores as the server.",
         "- Every contender serves the same artifact, in the body format that it takes natively.",

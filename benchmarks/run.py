@@ -21,7 +21,7 @@ from benchmarks.measure import measure, warm_up
 from benchmarks.scenarios import Scenario
 from benchmarks.server import Place, running
 
-_SESSION_OVERHEAD = 6.0  # seconds: starting, warming up, stopping; Ray Serve takes twice that
+_SESSION_OVERHEAD = 8.0  # seconds: starting, warming up, stopping; Ray Serve takes three times that
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
