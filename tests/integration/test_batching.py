@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import http.client
 import json
 import os
 import signal
@@ -198,3 +199,60 @@ def test_a_request_that_kills_the_worker_of_its_batch_is_found_out_by_trying_eac
     assert load.wrong == []
     answered, calls = counts(server)
     assert calls < answered
+
+
+# Notes the rows of each call; a negative row is a fault.
+NOTING = """
+import os
+import pandas as pd
+
+def load_model(code_dir):
+    return os.path.join(code_dir, "calls.txt")
+
+def score(data, model):
+    with open(model, "a") as file:
+        file.write(" ".join(map(str, sorted(data["x"]))) + "\\n")
+    if (data["x"] < 0).any():
+        raise ValueError("a negative row")
+    return pd.DataFrame({"Predictions": data["x"] * 2.0})
+"""
+
+
+def test_a_client_that_sent_a_fault_shares_no_call_until_it_sends_something_sound(
+    serve: ServeFixture, tmp_path: Path
+) -> None:
+    folder = tmp_path / "noting"
+    folder.mkdir()
+    (folder / "custom.py").write_text(NOTING)
+    (folder / "model-metadata.yaml").write_text("name: noting\ntype: inference\ntargetType: regression\n")
+    server = serve(folder, "--python", str(environment("sklearn")), "--batch", "on", "--batch-delay", "1s")
+    host, port = server.url.removeprefix("http://").split(":")
+    clients = [http.client.HTTPConnection(host, int(port), timeout=30) for _ in range(3)]
+
+    def send(client: http.client.HTTPConnection, value: int) -> int:
+        client.request("POST", "/predict/", f"x,y\n{value},0\n", {"Content-Type": "text/csv"})
+        answer = client.getresponse()
+        answer.read()
+        return answer.status
+
+    def at_once(*values: int) -> list[int]:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            return list(pool.map(send, clients, values))
+
+    def calls() -> list[str]:
+        lines = (folder / "calls.txt").read_text().splitlines()
+        (folder / "calls.txt").unlink()
+        return sorted(lines)
+
+    try:
+        assert send(clients[0], -1) == 500
+        calls()
+        assert at_once(-2, 3, 4) == [500, 200, 200]
+        assert calls() == ["-2", "3 4"]
+        assert at_once(5, 6, 7) == [200, 200, 200]
+        assert calls() == ["5", "6 7"]  # sound again, from the next request on
+        assert at_once(8, 9, 10) == [200, 200, 200]
+        assert calls() == ["8 9 10"]
+    finally:
+        for client in clients:
+            client.close()

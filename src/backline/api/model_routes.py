@@ -75,6 +75,7 @@ class ModelEndpoint(Endpoint):
                 deadline=deadline,
                 retryable=self.retryable,
                 batch_key=self._batch_key(header, body),
+                client=scope.get("client"),
                 loop=loop,
             )
             reply = await self._answer(call, open_request)

@@ -61,6 +61,7 @@ class Call:
         "abandon_timer",
         "alone",
         "batch_key",
+        "client",
         "deadline",
         "decode_deaths",
         "future",
@@ -69,6 +70,7 @@ class Call:
         "kills",
         "kind",
         "losses",
+        "on_probation",
         "payload",
         "progress",
         "request_id",
@@ -90,10 +92,13 @@ class Call:
         batch_key: BatchKey | None = None,
         kind: Kind = Kind.REQUEST,
         progress: Callable[[dict[str, Any]], None] = _ignore,
+        client: tuple[str, int] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.kind = kind
         self.batch_key = batch_key  # calls with equal keys can share a call of the model; None: never
+        self.client = client  # its address and port: one connection, as far as can be told
+        self.on_probation = False  # see ``probation``; decided by the dispatcher
         self.rows = _count_rows(batch_key, payload)
         self.alone = False  # it was in a batch whose worker died: tried again, it must not take others with it
         self.id = 0  # given by the dispatcher

@@ -23,6 +23,7 @@ from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.call_queue import CallQueue
 from backline.runtime.deadlines import Deadlines
 from backline.runtime.poison import PoisonList
+from backline.runtime.probation import Probation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,8 @@ class Dispatcher:
         self._ids = 0
         self._draining = False
         self._failure: Exception | None = None  # set when no worker will come
+        self._probation = Probation()
+        self._probation_timer: asyncio.TimerHandle | None = None
         self.poison = PoisonList(limits.poison_time)
 
     @property
@@ -99,6 +102,7 @@ class Dispatcher:
             self._deadlines.add(call, call.deadline)
         if self._batching:
             self._window.arrived(call.submitted)
+            call.on_probation = call.batch_key is not None and call.client in self._probation
         self._enqueue(call)
         self._pump()
 
@@ -145,9 +149,7 @@ class Dispatcher:
         if any(isinstance(result, WorkerReported) and result.code == "out_of_memory" for _, result in results):
             self._on_out_of_memory(worker)
         if self._batching and results[0][0].batch_key is not None:
-            now = self._loop.time()
-            rows = sum(call.rows for call, _ in results)
-            self._window.finished(now, answered=len(results), waiting=self.waiting, rows=rows, seconds=seconds)
+            self._learn_from(results, seconds)
         if worker.is_free():
             self._free.append(worker)
             self._pump()  # before the answers are written: the worker should not wait for that
@@ -155,6 +157,22 @@ class Dispatcher:
             if call.state is CallState.RUNNING:
                 self._resolve(call, result)
             self._close(call)
+
+    def _learn_from(self, results: Results, seconds: float) -> None:
+        """Take into account how long a call took, and whose requests could not be answered."""
+        now = self._loop.time()
+        faults = False
+        for call, result in results:
+            failed = isinstance(result, WorkerReported)
+            faults |= failed
+            self._probation.judge(call.client, failed=failed)
+        if results[0][0].on_probation:
+            self._probation.ran(now, seconds)
+            return
+        self._probation.others_ran()
+        if not faults:  # looking for them takes many calls
+            rows = sum(call.rows for call, _ in results)
+            self._window.finished(now, answered=len(results), waiting=self.waiting, rows=rows, seconds=seconds)
 
     def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
         """See ``WorkerOwner``."""
@@ -239,16 +257,26 @@ class Dispatcher:
     def _pump(self) -> None:
         """Give waiting calls to free workers while there are both, and no reason to wait for more."""
         while self._queue.waiting and self._has_free_worker():
-            if self._batching and self._should_wait():
-                return
+            probation = self._queue.on_probation > 0 and self._loop.time() >= self._probation.next_call
+            if not probation:
+                if self._queue.waiting == self._queue.on_probation:
+                    if self._probation_timer is None:
+                        self._probation_timer = self._loop.call_at(self._probation.next_call, self._probation_over)
+                    return
+                if self._batching and self._should_wait():
+                    return
             worker = self._free.pop()
             if not worker.is_free():
                 continue
-            calls = self._queue.take(self._batch if self._batching else None)
+            calls = self._queue.take(self._batch if self._batching else None, probation=probation)
             for call in calls:
                 call.state = CallState.RUNNING
                 call.worker = worker
             worker.start(calls)
+
+    def _probation_over(self) -> None:
+        self._probation_timer = None
+        self._pump()
 
     def _should_wait(self) -> bool:
         """Say whether a free worker is to wait for more calls; makes sure that this is asked again in time."""
