@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, List, Sequence, Union
 
-from .codecs import choose_output, decode_together, encode_members
+from .codecs import choose_output, encode_members
 from .errors import NotAcceptable, OutOfMemory
 from .model import Model
 from .types import Answer, Request
@@ -48,7 +48,7 @@ def _answer_together(
     """Put the answers of those requests into ``outcomes`` that can be answered together."""
     stage("decode")
     try:
-        tables = decode_together([requests[place].parts[0] for place in places])
+        tables = model.read_tables([requests[place].parts[0] for place in places])
     except Exception:  # whose fault it is, and whether it is one of ours, trying each alone tells
         return
     for table in tables:

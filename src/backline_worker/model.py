@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .artifacts.base import Predictor
 from .artifacts.columns import align, missing_column
@@ -27,6 +27,9 @@ from .errors import (
 )
 from .loading import DATA_HOOKS, LoadedFolder, describe, load_folder
 from .types import Answer, ModelSpec, Part, Request
+
+if TYPE_CHECKING:
+    from .codecs.joined import Joined
 
 Stage = Callable[[str], None]
 
@@ -86,6 +89,15 @@ class Model:
             return self._hooks.call("read_input_data", data)
         with _file_holding(data, part.filename) as path:
             return self._hooks.call("read_input_data", path)
+
+    def read_tables(self, parts: Sequence[Part]) -> List[Joined]:
+        """Return tables that each hold the rows of several of these requests' parts, read as if alone.
+
+        Parts in no table have to be read alone. Nothing is raised for a part that is at fault.
+        """
+        from .codecs import decode_together
+
+        return decode_together(parts, max_bytes=self._spec.max_decompressed_bytes)
 
     def predict_table(self, data: Any) -> Predictions:
         """Return the checked predictions for a frame, one row for each of its rows.

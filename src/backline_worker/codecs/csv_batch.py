@@ -49,7 +49,7 @@ class _Group(NamedTuple):
     classes: bytes
 
 
-def decode_together(bodies: Sequence[Buffer]) -> List[Joined]:
+def decode_together(bodies: Sequence[Buffer], *, max_bytes: int = 0) -> List[Joined]:
     """Return a table for each set of two or more bodies that can be read together; the others have to be read alone.
 
     Nothing is raised for bodies that are at fault: reading them alone will tell.

@@ -9,8 +9,13 @@ surrogates (written as escapes, refused when read), the width of integers and fl
 
 from __future__ import annotations
 
+import array
+import contextlib
+import gc
 import json
-from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Sequence
+import operator
+import re
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Set
 
 from ..errors import DecodeError, DecompressedTooLarge, EmptyBody
 from ..types import Buffer
@@ -24,14 +29,27 @@ if TYPE_CHECKING:
     from ..contract.target_types import Predictions
 
 _WHAT = "the JSON"
+_WHAT_LINES = "the JSON lines"
 _FORMS = 'send a list of records [{"column": value, ...}, ...] or {"columns": [...], "data": [[...], ...]}'
 _NAN = float("nan")
+_NUMBERS = ({float}, {int}, {bool})
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_LARGE = 1 << 20  # characters of a document that is worth reading in pieces
+_PIECE = 500  # records
+_FEW_ROWS = 1000
 # Target types whose answer has one object per row, however many columns there are.
 _OBJECTS = frozenset({"binary", "multiclass", "geopoint"})
 
 
 class _Constant(ValueError):
     """NaN, Infinity or -Infinity stood in the text."""
+
+
+class Table(NamedTuple):
+    """The names of the columns, and a sequence of as many values for each row: what a document says, not yet typed."""
+
+    names: List[str]
+    rows: List[Sequence[Any]]
 
 
 def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
@@ -41,16 +59,13 @@ def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
     ``DecompressedTooLarge`` when rows times columns is over ``max_bytes`` (8 bytes each; 0: no limit).
     """
     pandas = pandas_for("reading JSON")
-    body = text.decode_text(data, charset, _WHAT)
-    if not body.strip(" \t\r\n"):
-        raise EmptyBody("the JSON is empty; " + _FORMS)
-    document = _parse(body, "the JSON", _DECODER)
-    _refuse_lone_surrogates(document, body)
-    if isinstance(document, list):
-        return _from_records(pandas, document, "$[{}]", max_bytes)
-    if isinstance(document, dict):
-        return _from_split(pandas, document, max_bytes)
-    raise DecodeError(f"the JSON is {_name(document)}, not a table; {_FORMS}")
+    with _without_collector():
+        body = text.decode_text(data, charset, _WHAT)
+        if len(body) > _LARGE:
+            frame = _in_pieces(pandas, body, max_bytes)
+            if frame is not None:
+                return frame
+        return to_frame(pandas, _read(body, max_bytes))
 
 
 def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
@@ -59,7 +74,34 @@ def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Data
     Raises as ``decode`` does, naming lines (``line 3``).
     """
     pandas = pandas_for("reading JSON lines")
-    body = text.decode_text(data, charset, "the JSON lines")
+    with _without_collector():
+        body = text.decode_text(data, charset, _WHAT_LINES)
+        return to_frame(pandas, _read_lines(body, max_bytes))
+
+
+def read(data: Buffer, *, max_bytes: int = 0) -> Table:
+    """Return what the document says, as ``decode`` reads it; raises as that does."""
+    return _read(text.decode_text(data, "", _WHAT), max_bytes)
+
+
+def read_lines(data: Buffer, *, max_bytes: int = 0) -> Table:
+    """Return what the lines say, as ``decode_lines`` reads them; raises as that does."""
+    return _read_lines(text.decode_text(data, "", _WHAT_LINES), max_bytes)
+
+
+def _read(body: str, max_bytes: int) -> Table:
+    if not body.strip(" \t\r\n"):
+        raise EmptyBody("the JSON is empty; " + _FORMS)
+    document = _parse(body, "the JSON", _DECODER)
+    _refuse_lone_surrogates(document, body)
+    if isinstance(document, list):
+        return _from_records(document, "$[{}]", max_bytes)
+    if isinstance(document, dict):
+        return _from_split(document, max_bytes)
+    raise DecodeError(f"the JSON is {_name(document)}, not a table; {_FORMS}")
+
+
+def _read_lines(body: str, max_bytes: int) -> Table:
     records: List[Any] = []
     # Only a line feed ends a line: splitlines() would cut at characters that may stand inside a JSON string.
     for number, line in enumerate(body.split("\n"), 1):
@@ -73,7 +115,90 @@ def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Data
     if not records:
         raise EmptyBody("there are no JSON lines; send one record per line")
     _refuse_lone_surrogates(records, body)
-    return _from_records(pandas, records, "record {}", max_bytes)
+    return _from_records(records, "record {}", max_bytes)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep the garbage collector from walking, again and again, the millions of objects of a document being parsed."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _in_pieces(pandas: Any, body: str, max_bytes: int) -> Optional[DataFrame]:
+    """Return the frame of a long list of records that all have the same keys; ``None`` for whatever else it is.
+
+    Only some hundred records are in memory at a time: they take several times the room of the columns.
+    """
+    pieces: List[List[Any]] = []
+    kinds: List[Set[type]] = []
+    names: List[str] = []
+    rows = 0
+    if "\\ud" in body or "\\uD" in body:  # may be half a character
+        return None
+    try:
+        for records in _pieces(body):
+            names = names or list(records[0])
+            rows += len(records)
+            if max_bytes and rows * len(names) * 8 > max_bytes:
+                return None
+            values = list(zip(*_same_keys(records, names)))
+            found = [set(map(type, column)) for column in values]
+            kinds = [known | new for known, new in zip(kinds, found)] if kinds else found
+            pieces.append([_packed(column, new) for column, new in zip(values, found)])
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return None
+    columns: Dict[str, Any] = {}
+    for place, name in enumerate(names):
+        if kinds[place] == {float}:
+            values_of = array.array("d")
+            for piece in pieces:
+                values_of.extend(piece[place])
+                piece[place] = None
+            columns[name] = _numbers(values_of)
+        else:
+            joined: List[Any] = []
+            for piece in pieces:
+                joined.extend(piece[place])
+                piece[place] = None
+            columns[name] = _column(pandas, joined, kinds[place])
+    return pandas.DataFrame(columns)
+
+
+def _pieces(body: str) -> Iterator[List[Dict[str, Any]]]:
+    """Yield the records of a list some hundred at a time; raises ``ValueError`` where it is anything else."""
+    position = _BLANKS.match(body, 0).end()  # type: ignore[union-attr]
+    if body[position : position + 1] != "[":
+        raise ValueError("no list")
+    records: List[Dict[str, Any]] = []
+    read_one = _DECODER.raw_decode
+    while True:
+        position += 1
+        if body[position] != "{":
+            position = _BLANKS.match(body, position).end()  # type: ignore[union-attr]
+        record, position = read_one(body, position)
+        records.append(record)
+        if body[position] != ",":
+            position = _BLANKS.match(body, position).end()  # type: ignore[union-attr]
+            if body[position] == "]":
+                break
+            if body[position] != ",":
+                raise ValueError("no list")
+        if len(records) == _PIECE:
+            yield records
+            records = []
+    if _BLANKS.match(body, position + 1).end() != len(body):  # type: ignore[union-attr]
+        raise ValueError("something follows the list")
+    yield records
+
+
+def _packed(values: Sequence[Any], kinds: Set[type]) -> Sequence[Any]:
+    return array.array("d", values) if kinds == {float} else values
 
 
 def encode_predictions(predictions: Predictions, counts: Sequence[int]) -> List[bytes]:
@@ -212,7 +337,7 @@ def _refuse_lone_surrogates(document: Any, body: str) -> None:
         raise DecodeError(f"the JSON is nested too deeply; {_FORMS}") from exc
 
 
-def _from_records(pandas: Any, records: List[Any], place: str, max_bytes: int) -> DataFrame:
+def _from_records(records: List[Any], place: str, max_bytes: int) -> Table:
     if not records:
         raise EmptyBody("the JSON has no rows; " + _FORMS)
     if set(map(type, records)) != {dict}:
@@ -223,6 +348,12 @@ def _from_records(pandas: Any, records: List[Any], place: str, max_bytes: int) -
                     details={"row": row},
                 )
     names: Dict[str, None] = dict.fromkeys(records[0])
+    try:
+        if names:
+            _check_size(len(records), len(names), max_bytes)
+            return Table(list(names), _same_keys(records, list(names)))
+    except KeyError:
+        pass
     for record in records:
         if record.keys() != names.keys():
             names.update(dict.fromkeys(record))
@@ -230,10 +361,21 @@ def _from_records(pandas: Any, records: List[Any], place: str, max_bytes: int) -
     if not names:
         raise DecodeError("the JSON's records have no columns; " + _FORMS)
     _check_size(len(records), len(names), max_bytes)
-    return _frame(pandas, {name: [record.get(name) for record in records] for name in names})
+    return Table(list(names), [[record.get(name) for name in names] for record in records])
 
 
-def _from_split(pandas: Any, document: Dict[str, Any], max_bytes: int) -> DataFrame:
+def _same_keys(records: List[Dict[str, Any]], names: List[str]) -> List[Sequence[Any]]:
+    """Return the values of each record in the order of the names; raises ``KeyError`` where a key is missing or new."""
+    if len(records) == 1:
+        return [tuple(records[0].values())]
+    if sum(map(len, records)) != len(records) * len(names):
+        raise KeyError("some records have more keys than others")
+    if len(names) == 1:
+        return [(record[names[0]],) for record in records]
+    return list(map(operator.itemgetter(*names), records))
+
+
+def _from_split(document: Dict[str, Any], max_bytes: int) -> Table:
     names = document.get("columns")
     data = document.get("data")
     if not isinstance(names, list) or not isinstance(data, list):
@@ -264,7 +406,7 @@ def _from_split(pandas: Any, document: Dict[str, Any], max_bytes: int) -> DataFr
     if index is not None and not (isinstance(index, list) and len(index) == len(data)):
         raise DecodeError(f"$.index is not a list of {len(data)} values, one for each row of $.data")
     _check_size(len(data), len(names), max_bytes)
-    return _frame(pandas, dict(zip(names, zip(*data))))
+    return Table(names, data)
 
 
 def _check_size(rows: int, columns: int, max_bytes: int) -> None:
@@ -275,21 +417,45 @@ def _check_size(rows: int, columns: int, max_bytes: int) -> None:
         )
 
 
-def _frame(pandas: Any, columns: Dict[str, Any]) -> DataFrame:
-    """Return the frame of these columns, each value list typed by itself and missing values as NaN."""
-    return pandas.DataFrame({name: _series_values(pandas, values) for name, values in columns.items()})
+def to_frame(pandas: Any, table: Table) -> DataFrame:
+    """Return the frame of a table, each column typed by its own values and missing values as NaN."""
+    columns: Dict[str, Any] = {}
+    texts: List[str] = []
+    for name, values in zip(table.names, zip(*table.rows)):
+        kinds = set(map(type, values))
+        if kinds == {str} and len(values) <= _FEW_ROWS:
+            texts.append(name)
+            columns[name] = values
+        else:
+            columns[name] = _column(pandas, values, kinds)
+    if texts:
+        # For few rows pandas takes most of its time for each column of text, so they are made at one go.
+        rows = len(table.rows)
+        together = pandas.Series([value for name in texts for value in columns[name]]).array
+        for place, name in enumerate(texts):
+            columns[name] = together[place * rows : (place + 1) * rows]
+    return pandas.DataFrame(columns)
 
 
-def _series_values(pandas: Any, values: Any) -> Any:
-    kinds = set(map(type, values))
+def _column(pandas: Any, values: Sequence[Any], kinds: Set[type]) -> Any:
+    if kinds in _NUMBERS:
+        numbers = _numbers(values)
+        if int not in kinds or numbers.dtype == "int64":  # else some are too large, and pandas knows what they become
+            return numbers
     if type(None) in kinds:
         values = [_NAN if value is None else value for value in values]
-        kinds.discard(type(None))
+        kinds = kinds - {type(None)}
         if not kinds:
-            return pandas.Series(values, dtype="float64")
+            return _numbers(values)
     if kinds & {list, dict}:
         return pandas.Series(list(values), dtype=object)
     return pandas.Series(list(values))
+
+
+def _numbers(values: Sequence[Any]) -> Any:
+    import numpy
+
+    return numpy.array(values)
 
 
 def _name(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backline_worker.codecs import encode_predictions, encode_table
@@ -222,3 +222,19 @@ def test_what_is_written_as_lines_is_read_back() -> None:
     body = encode_table(frame, "application/x-ndjson")
     assert body.count(b"\n") == 3
     pd.testing.assert_frame_equal(decode(body, "application/x-ndjson"), frame, check_exact=True)
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.integers()),
+        min_size=1,
+        max_size=4,
+    )
+)
+@example([2**63, -1])
+@example([2**63])
+@example([1, 2**64])
+def test_a_column_is_typed_as_pandas_types_its_values(values: Any) -> None:
+    expected = pd.DataFrame({"a": pd.Series([math.nan if value is None else value for value in values])})
+    got = decode(json.dumps([{"a": value} for value in values]).encode(), JSON)
+    pd.testing.assert_frame_equal(got, expected, check_exact=True)
