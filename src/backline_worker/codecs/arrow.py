@@ -8,7 +8,8 @@ What does not survive a round trip: see ``arrow_table``; index names, extension 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Sequence
+import contextlib
+from typing import TYPE_CHECKING, Any, Iterator, List, Sequence
 
 from ..errors import DecodeError, DecompressedTooLarge, RequestError
 from ..types import Buffer
@@ -23,15 +24,27 @@ if TYPE_CHECKING:
 def decode_stream(data: Buffer, *, max_bytes: int) -> DataFrame:
     """Return the table of a stream; raises ``EmptyBody``, ``DecodeError`` or ``DecompressedTooLarge``."""
     pyarrow = pyarrow_for("reading an Arrow stream")
-    arrow_ipc.check_stream(data, max_bytes)
-    return _decode(pyarrow, pyarrow.ipc.open_stream, data, "the Arrow stream", max_bytes)
+    return _to_frame(pyarrow, read_stream(pyarrow, data, max_bytes), "the Arrow stream", max_bytes)
 
 
 def decode_file(data: Buffer, *, max_bytes: int) -> DataFrame:
     """Return the table of a file; raises ``EmptyBody``, ``DecodeError`` or ``DecompressedTooLarge``."""
     pyarrow = pyarrow_for("reading an Arrow file")
+    return _to_frame(pyarrow, read_file(pyarrow, data, max_bytes), "the Arrow file", max_bytes)
+
+
+def read_stream(pyarrow: Any, data: Buffer, max_bytes: int) -> Any:
+    """Return the validated Arrow table of a stream; raises ``DecodeError`` or ``DecompressedTooLarge``."""
+    arrow_ipc.check_stream(data, max_bytes)
+    with _worded(pyarrow, "the Arrow stream"):
+        return _read(pyarrow, pyarrow.ipc.open_stream, data, max_bytes)
+
+
+def read_file(pyarrow: Any, data: Buffer, max_bytes: int) -> Any:
+    """Return the validated Arrow table of a file; raises as ``read_stream`` does."""
     arrow_ipc.check_file(data, max_bytes)
-    return _decode(pyarrow, pyarrow.ipc.open_file, data, "the Arrow file", max_bytes)
+    with _worded(pyarrow, "the Arrow file"):
+        return _read(pyarrow, pyarrow.ipc.open_file, data, max_bytes)
 
 
 def encode_stream(columns: Sequence[Column], rows: int) -> bytes:
@@ -44,16 +57,20 @@ def encode_stream(columns: Sequence[Column], rows: int) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _decode(pyarrow: Any, opener: Any, data: Buffer, what: str, max_bytes: int) -> DataFrame:
+def _to_frame(pyarrow: Any, table: Any, what: str, max_bytes: int) -> DataFrame:
     pandas = pandas_for("reading Arrow")
-    try:
-        table = _read(pyarrow, opener, data, max_bytes)
+    with _worded(pyarrow, what):
         return arrow_table.to_frame(pyarrow, pandas, table, max_bytes=max_bytes, what=what)
-    except RequestError:
-        raise
-    except pyarrow.ArrowMemoryError as exc:
-        raise DecompressedTooLarge(f"{what} declares more data than there is memory: {exc}") from exc
-    except MemoryError:
+
+
+@contextlib.contextmanager
+def _worded(pyarrow: Any, what: str) -> Iterator[None]:
+    """Turn what pyarrow raises into errors of the request."""
+    try:
+        yield
+    except (RequestError, pyarrow.ArrowMemoryError, MemoryError) as exc:
+        if isinstance(exc, pyarrow.ArrowMemoryError):
+            raise DecompressedTooLarge(f"{what} declares more data than there is memory: {exc}") from exc
         raise
     except Exception as exc:
         raise DecodeError(f"{what} cannot be read: {exc}") from exc
@@ -66,7 +83,7 @@ def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
     total = 0
     for batch in _batches(reader):
         batch.validate(full=True)
-        total += _size(pyarrow, batch)
+        total += _size(pyarrow, batch, len(data), max_bytes)
         if total > max_bytes:
             raise DecompressedTooLarge(f"the Arrow data is more than the limit of {max_bytes} bytes")
         batches.append(batch)
@@ -76,12 +93,20 @@ def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
     return table
 
 
-def _size(pyarrow: Any, batch: Any) -> int:
-    """Return the batch's bytes; with views, whose extent pyarrow does not tell, those of the buffers they lie in."""
+def _size(pyarrow: Any, batch: Any, body_bytes: int, max_bytes: int) -> int:
+    """Return the batch's bytes; with views, whose extent pyarrow does not tell, those of the buffers they lie in.
+
+    For small batches an upper bound is enough, as adding up takes pyarrow longer than reading.
+    """
+    held = int(batch.get_total_buffer_size())
+    # Several columns may lie in the same bytes; each of their buffers takes 16 bytes of the body to declare.
+    most = held * (body_bytes // 16)
+    if most <= max_bytes >> 10:
+        return most
     try:
         return int(batch.nbytes)
     except pyarrow.ArrowException:
-        return int(batch.get_total_buffer_size())
+        return held
 
 
 def _batches(reader: Any) -> Any:

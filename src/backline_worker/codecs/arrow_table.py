@@ -45,7 +45,7 @@ def to_frame(pyarrow: Any, pandas: Any, table: Any, *, max_bytes: int, what: str
         name = names[place]
         is_category = name in pandas_columns["categorical"]
         try:
-            columns[name] = _series(pyarrow, pandas, table.column(place), is_category, max_bytes)
+            columns[name] = _values(pyarrow, pandas, table.column(place), is_category, max_bytes)
         except (DecodeError, DecompressedTooLarge) as exc:
             raise type(exc)(f"column {name!r} of {what}: {exc.message}") from exc
         except MemoryError:
@@ -63,6 +63,11 @@ def from_columns(pyarrow: Any, columns: Sequence[Column], rows: int) -> Any:
     return pyarrow.Table.from_arrays(arrays, names=names)
 
 
+def has_categories(schema: Any) -> bool:
+    """Say whether a column becomes categories, which are those of the table's own dictionary."""
+    return bool(_pandas_columns(schema)["categorical"])
+
+
 def _pandas_columns(schema: Any) -> Dict[str, Set[str]]:
     """Return the columns that pandas' own metadata calls an unnamed index, and those that it calls categorical."""
     found: Dict[str, Set[str]] = {"index": set(), "categorical": set()}
@@ -77,6 +82,14 @@ def _pandas_columns(schema: Any) -> Dict[str, Set[str]]:
     except Exception:  # it is whatever the client wrote there, and only a hint
         return {"index": set(), "categorical": set()}
     return found
+
+
+def _values(pyarrow: Any, pandas: Any, column: Any, is_category: bool, max_bytes: int) -> Any:
+    """Return what a frame makes the column of, without an index where that loses nothing: pandas aligns them all."""
+    if pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type):
+        return column.to_numpy()
+    series = _series(pyarrow, pandas, column, is_category, max_bytes)
+    return series if series.dtype == object else series.array
 
 
 def _series(pyarrow: Any, pandas: Any, column: Any, is_category: bool, max_bytes: int) -> Any:

@@ -169,10 +169,11 @@ def _part_classes() -> bytes:
 
 
 def _part_class(fields: int) -> int:
-    if fields & WORD:
-        return _TEXT
     if fields & UNSURE or not fields:
         return _ODD
+    if fields & WORD:
+        # A column in which an integer overflows before a word comes is one of objects, not of strings.
+        return _ODD if fields & LONG else _TEXT
     if fields & TRUTH:
         return _BOOL if fields == TRUTH else _ODD
     if not fields & (FRACTION | MISSING):

@@ -105,7 +105,8 @@ class Fields:
             found[several] |= _FOREIGN
         first = data[starts]
         if self._has_quotes:
-            first = numpy.where(first == _QUOTE, data[starts + 1], first)
+            quoted = numpy.flatnonzero(first == _QUOTE)
+            first[quoted] = data[starts[quoted] + 1]
         classes = _tables().fields[found]
         lengths = ends - starts
         classes[(classes == INTEGER) & (lengths > _EXACT_CHARACTERS)] |= LONG

@@ -6,7 +6,7 @@ from typing import Callable, Dict, List, Sequence
 
 from ..errors import UnsupportedMediaType
 from ..types import Part
-from . import csv_batch, json_batch
+from . import arrow_batch, csv_batch, json_batch
 from .decoding import choose
 from .formats import Format
 from .joined import Joined
@@ -39,6 +39,8 @@ def decode_together(parts: Sequence[Part], *, max_bytes: int) -> List[Joined]:
 
 _READERS: Dict[Format, Callable[..., List[Joined]]] = {
     Format.CSV: csv_batch.decode_together,
+    Format.ARROW_STREAM: arrow_batch.decode_streams_together,
+    Format.ARROW_FILE: arrow_batch.decode_files_together,
     Format.JSON: json_batch.decode_together,
     Format.JSON_LINES: json_batch.decode_lines_together,
 }

@@ -17,6 +17,24 @@ HOSTILE = [
     *("", "NA", "NaN", "nan", "null", "None", "N/A", "#N/A", "-nan", "inf", "-Infinity", "Inf"),
     *("True", "False", "TRUE", "true", "false", "yes", "t", "F"),
     *(
+        "1.2.3",
+        "1-2",
+        "1e-5",
+        "e5",
+        "E12",
+        "-",
+        "+",
+        ".",
+        "1e",
+        "3rd",
+        "nAn",
+        " inf",
+        "Female",
+        "No",
+        "9007199254740993",
+        '""',
+        '"x ""y"""',
+        "1.#IND",
         "2024-01-01",
         "12:30",
         "a",
@@ -40,12 +58,15 @@ cells = st.sampled_from(HOSTILE) | st.floats(allow_nan=False).map(repr) | st.int
 @st.composite
 def bodies(draw: st.DrawFn) -> list[bytes]:
     columns = draw(st.integers(1, 3))
+    # A few values for each column, or nothing would ever be read together.
+    pools = [draw(st.lists(cells, min_size=1, max_size=3)) for _ in range(columns)]
+    row = st.tuples(*map(st.sampled_from, pools)).map(",".join)
     # Now and then a row is too long or too short.
-    lengths = st.sampled_from([columns] * 8 + [columns + 1, max(1, columns - 1)])
-    row = lengths.flatmap(lambda length: st.lists(cells, min_size=length, max_size=length).map(",".join))
+    odd = st.sampled_from([lambda text: text] * 18 + [lambda text: text + ",1", lambda text: text[:1]])
+    row = st.builds(lambda change, text: change(text), odd, row)
     rows = st.lists(row, min_size=1, max_size=3)
     header = ",".join("abc"[:columns])
-    ends = st.sampled_from(["", "\n", "\n\n", "\r\n", "\n \n"])
+    ends = st.sampled_from(["", "\n", "\n", "\n\n", "\r\n", "\n \n"])
     texts = st.builds(lambda lines, end: "\n".join([header, *lines]) + end, rows, ends)
     return [text.encode() for text in draw(st.lists(texts, min_size=2, max_size=5))]
 
@@ -67,6 +88,8 @@ def alone(body: bytes) -> pd.DataFrame | None:
 @example([b"a,b\n1.0,Female\n", b"a,b\n20.0,No\n"])
 @example([b'a,b\n"1","x,y"\n', b'a,b\n2,"x ""y"""\n', b"a,b\n3,z\n"])
 @example([b'a\n"x\n', b'a\ny"\n'])
+@example([b'a,b\n"x",\n', b'a,b\n"y",\n'])
+@example([b"a\n" + b"1" * 40 + b"\nx\n", b"a\ny\n"])
 def test_what_is_read_together_is_what_reading_alone_gives(sent: list[bytes]) -> None:
     taken: list[int] = []
     for joined in decode_together(sent):

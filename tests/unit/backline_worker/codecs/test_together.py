@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import json
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from backline_worker.codecs import decode_together
 from backline_worker.errors import RequestError
 from backline_worker.types import Part
-from tests.unit.backline_worker.codecs.bodies import LIMIT, decode
+from tests.unit.backline_worker.codecs.bodies import LIMIT, arrow_body, decode
 
 JSON, LINES = "application/json", "application/x-ndjson"
 
@@ -101,6 +104,60 @@ def test_json_bodies_with_the_same_columns_and_types_share_a_table() -> None:
 def test_bodies_of_several_formats_are_told_apart() -> None:
     bodies = [b'[{"a": 1.5}]', b"a\n1.5\n", b'[{"a": 2.5}]', b"a\n2.5\n"]
     assert check(bodies, "") == [[0, 2], [1, 3]]
+
+
+ARROW, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
+COLUMNS: dict[str, tuple[Any, list[Any]]] = {
+    "int64": (pa.int64(), [1, 2**60, None]),
+    "uint8": (pa.uint8(), [1, 255, None]),
+    "float32": (pa.float32(), [0.1, float("nan"), None]),
+    "double": (pa.float64(), [0.1, float("inf"), None]),
+    "bool": (pa.bool_(), [True, False, None]),
+    "text": (pa.string(), ["a", "", "\u00e9", None]),
+    "large": (pa.large_string(), ["a", None]),
+    "binary": (pa.binary(), [b"a", None]),
+    "day": (pa.date32(), [dt.date(2024, 1, 1), None]),
+    "time": (pa.timestamp("us", "Europe/Berlin"), [dt.datetime(2024, 1, 1, tzinfo=dt.UTC), None]),
+    "decimal": (pa.decimal128(9, 2), [decimal.Decimal("1.25"), None]),
+    "words": (pa.dictionary(pa.int8(), pa.string()), ["x", "y", None]),
+    "list": (pa.list_(pa.int64()), [[1, None], [], None]),
+    "null": (pa.null(), [None]),
+}
+
+
+@st.composite
+def arrow_tables(draw: st.DrawFn) -> tuple[list[bytes], bool]:
+    names = draw(st.lists(st.sampled_from(list(COLUMNS)), min_size=1, max_size=4, unique=True))
+    file = draw(st.booleans())
+    sent = []
+    for _ in range(draw(st.integers(2, 5))):
+        rows = draw(st.integers(0, 3))
+        arrays = []
+        for name in names:
+            kind, choices = COLUMNS[name]
+            # Without missing values as a rule, or nothing would be read together.
+            cells = st.sampled_from(choices[:-1] or choices) if draw(st.integers(0, 3)) else st.sampled_from(choices)
+            arrays.append(pa.array(draw(st.lists(cells, min_size=rows, max_size=rows)), type=kind))
+        metadata = draw(st.sampled_from([None, None, None, {b"by": b"x"}]))
+        table = pa.Table.from_arrays(arrays, names).replace_schema_metadata(metadata)
+        body = arrow_body(table, file=file)
+        sent.append(body if draw(st.integers(0, 9)) else body[:-40])
+    return sent, file
+
+
+@given(arrow_tables())
+@settings(max_examples=300)
+def test_arrow_read_together_is_what_reading_alone_gives(drawn: tuple[list[bytes], bool]) -> None:
+    sent, file = drawn
+    check(sent, ARROW_FILE if file else ARROW)
+
+
+def test_arrow_bodies_with_one_schema_share_a_table_and_categories_do_not() -> None:
+    plain = [pa.table({"a": [1, number], "b": ["x", None]}) for number in range(3)]
+    other = [pa.table({"a": [1, None], "b": ["x", None]}), pa.table({"a": [2, None], "b": [None, "z"]})]
+    assert check([arrow_body(table) for table in plain + other], ARROW) == [[0, 1, 2], [3, 4]]
+    frames = [pd.DataFrame({"a": pd.Categorical(["x", letter])}) for letter in "yz"]
+    assert check([arrow_body(pa.Table.from_pandas(frame)) for frame in frames], ARROW) == []
 
 
 @pytest.mark.parametrize(
