@@ -23,7 +23,7 @@ from ..errors import DecodeError, EmptyBody
 from ..types import Buffer
 from . import text
 from ._libraries import pandas_for
-from .cells import Column, plain_values, slices
+from .cells import Column, float_texts, plain_values, slices
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -97,7 +97,7 @@ def _cells(values: Any, rows: int) -> List[str]:
     kinds = set(map(type, plain))
     if kinds <= {float}:
         # repr is the shortest text that reads back as the same float; "nan" is what read_csv takes for missing too.
-        return ["" if cell == "nan" else cell for cell in map(float.__repr__, plain)]
+        return ["" if cell == "nan" else cell for cell in float_texts(plain)]
     if kinds <= {int}:
         return list(map(int.__repr__, plain))
     return [_cell(value) for value in plain]

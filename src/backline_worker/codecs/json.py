@@ -21,7 +21,7 @@ from ..errors import DecodeError, DecompressedTooLarge, EmptyBody
 from ..types import Buffer
 from . import text
 from ._libraries import pandas_for
-from .cells import Column, is_finite, plain_values, slices
+from .cells import Column, float_texts, is_finite, plain_values, slices
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -270,7 +270,7 @@ def _cells(values: Any, rows: int) -> List[str]:
     plain = plain_values(values, rows)
     kinds = set(map(type, plain))
     if kinds <= {float}:
-        cells = list(map(float.__repr__, plain))
+        cells = float_texts(plain)
         if not all(map(is_finite, plain)):
             cells = [cell if is_finite(value) else "null" for cell, value in zip(cells, plain)]
         return cells

@@ -3,7 +3,8 @@
 Each body is parsed by itself; what is shared is the making of the frame, and with it the call of the model. A column's
 type is that of all its values, so bodies share a table only if they have the same columns in the same order, and in
 each column values of the same class: numbers with a point or missing, integers, truth values, text, or nested values.
-The class tells the type, except for integers that are too large, which the table's own types show.
+The class tells the type, except for integers that are too large: those make a column of objects, also of the table's,
+and so the table's own types have to be those foreseen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from . import json
 from ._libraries import pandas_for
 from .joined import Joined
 
-_EXACT = 1 << 53  # integers below are the same as floats, whatever else is in the column
 _NONE = type(None)
 _Key = Tuple[Tuple[str, ...], str]
 
@@ -77,8 +77,7 @@ def _class(values: Sequence[Any]) -> str:
     if kinds == {bool}:
         return "b"
     if kinds <= {float, int, _NONE}:
-        exact = int not in kinds or all(type(value) is not int or -_EXACT < value < _EXACT for value in values)
-        return "f" if exact else ""
+        return "f"
     if kinds <= {str, _NONE}:
         return "s"
     if kinds <= {list, dict, _NONE}:

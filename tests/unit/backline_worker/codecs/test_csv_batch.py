@@ -89,6 +89,7 @@ def alone(body: bytes) -> pd.DataFrame | None:
 @example([b'a,b\n"1","x,y"\n', b'a,b\n2,"x ""y"""\n', b"a,b\n3,z\n"])
 @example([b'a\n"x\n', b'a\ny"\n'])
 @example([b'a,b\n"x",\n', b'a,b\n"y",\n'])
+@example([b"a\n0.5\n", b"a\n" + b"1" * 40 + b"\nNA\n"])
 @example([b"a\n" + b"1" * 40 + b"\nx\n", b"a\ny\n"])
 def test_what_is_read_together_is_what_reading_alone_gives(sent: list[bytes]) -> None:
     taken: list[int] = []

@@ -76,6 +76,8 @@ def check(sent: list[bytes], content_type: str) -> list[list[int]]:
 @settings(max_examples=300)
 @example([b'[{"a": 9007199254740993}, {"a": null}]', b'[{"a": 0.5}]'])
 @example([b'[{"a": null}]', b'[{"a": "x"}]'])
+@example([b'[{"a": 18446744073709551616}, {"a": null}]', b'[{"a": 0.5}]'])
+@example([b'[{"a": 9223372036854775808}, {"a": null}]', b'[{"a": -1}, {"a": null}]', b'[{"a": 0.5}]'])
 @example([b'[{"a": 1e400}]', b'[{"a": 1.5}]'])
 def test_json_read_together_is_what_reading_alone_gives(sent: list[bytes]) -> None:
     check(sent, JSON)
