@@ -83,7 +83,9 @@ def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
     total = 0
     for batch in _batches(reader):
         batch.validate(full=True)
-        total += _size(pyarrow, batch, len(data), max_bytes)
+        bound = 0 if batches else _upper_bound(batch, len(data))
+        # For a small body the bound is enough: adding up takes pyarrow longer than reading.
+        total += bound if 0 < bound <= max_bytes >> 10 else _size(pyarrow, batch)
         if total > max_bytes:
             raise DecompressedTooLarge(f"the Arrow data is more than the limit of {max_bytes} bytes")
         batches.append(batch)
@@ -93,20 +95,20 @@ def _read(pyarrow: Any, opener: Any, data: Buffer, max_bytes: int) -> Any:
     return table
 
 
-def _size(pyarrow: Any, batch: Any, body_bytes: int, max_bytes: int) -> int:
-    """Return the batch's bytes; with views, whose extent pyarrow does not tell, those of the buffers they lie in.
+def _upper_bound(batch: Any, body_bytes: int) -> int:
+    """Return bytes that the batch cannot exceed, though several of its columns may lie in the same bytes.
 
-    For small batches an upper bound is enough, as adding up takes pyarrow longer than reading.
+    Each buffer of a column takes 16 bytes of the body to declare.
     """
-    held = int(batch.get_total_buffer_size())
-    # Several columns may lie in the same bytes; each of their buffers takes 16 bytes of the body to declare.
-    most = held * (body_bytes // 16)
-    if most <= max_bytes >> 10:
-        return most
+    return int(batch.get_total_buffer_size()) * (body_bytes // 16)
+
+
+def _size(pyarrow: Any, batch: Any) -> int:
+    """Return the batch's bytes; with views, whose extent pyarrow does not tell, those of the buffers they lie in."""
     try:
         return int(batch.nbytes)
     except pyarrow.ArrowException:
-        return held
+        return int(batch.get_total_buffer_size())
 
 
 def _batches(reader: Any) -> Any:

@@ -233,3 +233,14 @@ def test_values_that_arrow_has_no_type_for_are_written_as_text() -> None:
         "odd": ["?", "b", "c"],
         "big": [str(2**70), "1", "2"],
     }
+
+
+def test_a_stream_of_many_small_batches_is_read() -> None:
+    """A bound that stands for the size of one small body must not be added up over thousands."""
+    batch = pa.record_batch({"a": [1, 2]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(3000):
+            writer.write_batch(batch)
+    body = sink.getvalue().to_pybytes()
+    assert len(decode(body, "application/vnd.apache.arrow.stream", max_bytes=1 << 30)) == 6000
