@@ -34,7 +34,8 @@ LARGE_PAYLOAD_BYTES = 256 << 10
 class Kind(enum.IntEnum):
     """What a frame says. Those below 16 go to the worker, the others come from it."""
 
-    START = 1  # header: the model's specification; sent once, first
+    START = 1  # header: the model's specification; sent once, first, so that the worker can load before all else
+    ATTACH = 7  # header: the server's payload directory and the worker's status page; sent once, second
     REQUEST = 2  # header: the request's metadata; payload: its parts, one after another
     PING = 3  # asks the main loop, not a side thread: a busy worker answers when it is done
     STOP = 4  # finish and exit 0

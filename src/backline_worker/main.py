@@ -12,12 +12,13 @@ import faulthandler
 import gc
 import os
 import platform
+import select
 import signal
 import socket
 import sys
 import time
 import traceback
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import channel
 from .channel import Kind
@@ -27,11 +28,16 @@ from .status import StatusPage
 from .types import Answer, Buffer, ModelSpec, Part, Request
 
 EXIT_LOAD_FAILED = 3
+_PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
 _PR_SET_PDEATHSIG = 1
 
 
-def run(connect: str) -> int:
-    """Serve the model over the channel ``connect`` names, ``fd:N`` or ``tcp:HOST:PORT:TOKEN``; return an exit code."""
+def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
+    """Serve the model over the channel ``connect`` names, ``fd:N`` or ``tcp:HOST:PORT:TOKEN``; return an exit code.
+
+    ``gc_thresholds`` are those of the garbage collector once the model is loaded, unless the model has set its own.
+    """
+    while_loading = gc.get_threshold()
     _die_with_parent()
     connection = _Connection(_open_socket(connect))
     output = Output()
@@ -49,7 +55,10 @@ def run(connect: str) -> int:
         output.end()
         connection.send(Kind.LOAD_FAILED, 0, exc.to_record())
         return EXIT_LOAD_FAILED
-    worker.loop()
+    if gc.get_threshold() == while_loading:
+        gc.set_threshold(*gc_thresholds)
+    if worker.attach():
+        worker.loop()
     output.end()
     return 0
 
@@ -98,6 +107,15 @@ class _Connection:
             self._frames = self._decoder.feed(data)
         return self._frames.pop(0)
 
+    def has_input(self, timeout: float) -> bool:
+        """Wait for ``timeout`` seconds at most; return whether there is something to receive."""
+        if self._frames:
+            return True
+        # Not select.select: it takes no descriptor over 1,023, and a server with many clients hands out such.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+
     def send(self, kind: Kind, request_id: int, header: Dict[str, Any], payload: Buffer = b"") -> None:
         prefix = channel.encode_prefix(kind, request_id, header, len(payload))
         self._socket.sendall(prefix + payload if len(payload) < 1 << 16 else prefix)
@@ -112,12 +130,10 @@ class _Worker:
         self._connection = connection
         self._output = output
         self._spec = ModelSpec.from_json(start["spec"])
-        self._payload_directory = start["payload_directory"]
-        self._status = StatusPage(start["status_page"])
         self._answers = 0
 
     def load(self) -> None:
-        """Load the model, warm it up and report READY; raises ``ReportedError`` with what the operator must know."""
+        """Load the model and warm it up; raises ``ReportedError`` with what the operator must know."""
         started = time.monotonic()
         if self._spec.memory_limit_bytes:
             _limit_memory(self._spec.memory_limit_bytes)
@@ -128,20 +144,33 @@ class _Worker:
             warm_up = self._model.warm_up()
         except MemoryError as exc:
             raise ModelLoadError("the model does not fit into the worker's memory limit; raise --memory-limit") from exc
-        # What loading left behind is permanent: keep the collector from walking it again on every full collection.
-        gc.collect()
+        # What loading left behind is permanent: keep the collector from walking it on every full collection. What of it
+        # is garbage is found in the first pause (``_tidy_up``), as the search takes long with large libraries.
         gc.freeze()
-        header = {
+        self._ready = {
             "description": self._model.description,
             "warm_up": warm_up,
             "load_seconds": time.monotonic() - started,
         }
+
+    def attach(self) -> bool:
+        """Take what the server had to prepare for the requests, and report READY; ``False`` when it has gone."""
+        frame = self._connection.receive()
+        if frame is None or frame.kind is not Kind.ATTACH:
+            return False
+        self._payload_directory = frame.header["payload_directory"]
+        self._status = StatusPage(frame.header["status_page"])
         self._output.end()
-        self._connection.send(Kind.READY, 0, header)
+        self._connection.send(Kind.READY, 0, self._ready)
+        return True
 
     def loop(self) -> None:
         """Answer frames until STOP or until the server closes the channel."""
+        tidy = False
         while True:
+            if not tidy and not self._connection.has_input(_PAUSE):
+                _tidy_up()
+                tidy = True
             frame = self._connection.receive()
             if frame is None or frame.kind is Kind.STOP:
                 return
@@ -301,6 +330,15 @@ def _to_error(exc: Exception) -> ReportedError:
         error = ReportedError(text, traceback=trace)
     error.__cause__ = exc
     return error
+
+
+def _tidy_up() -> None:
+    """Free what loading needed and the model does not, and give it back to the system."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limit_memory(limit: int) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
+    from backline.runtime.launch import Launched
 
 logger = logging.getLogger("backline.api")
 
@@ -38,18 +39,25 @@ OnOutcome = Callable[[ApiState, ModelState], None]
 
 
 def create_app(
-    settings: Settings, folder: ModelFolder, *, on_outcome: OnOutcome, on_shutdown: Callable[[], None]
+    settings: Settings,
+    folder: ModelFolder,
+    *,
+    on_outcome: OnOutcome,
+    on_shutdown: Callable[[], None],
+    launched: Launched | None = None,
 ) -> Application:
     """Return the application that serves this model folder.
 
     ``on_outcome`` is called once, when the first load has succeeded or failed; ``on_shutdown`` by ``/shutdown``.
+    ``launched``: see ``runtime.service.running``.
     """
     state = ApiState(settings, folder)
     prefix = settings.server.url_prefix
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        async with running(settings, folder.spec(), problem=folder.problem) as service, asyncio.TaskGroup() as group:
+        model = running(settings, folder.spec(), problem=folder.problem, launched=launched)
+        async with model as service, asyncio.TaskGroup() as group:
             state.service = service
             watch = group.create_task(_report_outcome(state, on_outcome))
             try:

@@ -20,8 +20,8 @@ import uvicorn
 
 from backline.api.app import create_app
 from backline.api.banner import failure_text, ready_text
+from backline.api.listen import BACKLOG
 from backline.api.one_write import HttpProtocol
-from backline.errors import ConfigError
 from backline.observe.logs import logging_to_stderr
 from backline.runtime.supervisor import ModelState
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from backline.api.state import ApiState
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
+    from backline.runtime.launch import Launched
 
 logger = logging.getLogger("backline.api")
 
@@ -41,22 +42,29 @@ class Outcome(enum.Enum):
     FAILED = "failed"  # the model did not load, and no error server was asked for
 
 
-_BACKLOG = 2048
 # Longer than the idle time-out of usual load balancers (60 s): the one who closes first must be the balancer, or it
 # sends a request into a closing connection.
 _KEEP_ALIVE_SECONDS = 75
 
 
-def serve(settings: Settings, folder: ModelFolder) -> Outcome:
-    """Serve the model until a signal or ``/shutdown``. Raises ``ConfigError`` if it cannot listen."""
-    with _listen(settings.server.host, settings.server.port) as listener, logging_to_stderr(settings.log.level):
+def serve(
+    settings: Settings, folder: ModelFolder, listener: socket.socket, *, launched: Launched | None = None
+) -> Outcome:
+    """Serve the model on ``listener`` until a signal or ``/shutdown``.
+
+    ``launched`` is a worker for this folder that has been started already; it is taken over. The caller closes the
+    listener, and ends the worker where this could not take it.
+    """
+    with logging_to_stderr(settings.log.level):
         for warning in folder.warnings:
             logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(settings, folder, listener))
+            return runner.run(_serve(settings, folder, listener, launched))
 
 
-async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socket) -> Outcome:
+async def _serve(
+    settings: Settings, folder: ModelFolder, listener: socket.socket, launched: Launched | None
+) -> Outcome:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
     failed = False
@@ -76,15 +84,16 @@ async def _serve(settings: Settings, folder: ModelFolder, listener: socket.socke
     def shut_down() -> None:
         server.drain()
 
-    app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down)
+    app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down, launched=launched)
     config = uvicorn.Config(
         app,
         http=HttpProtocol,
         lifespan="on",
+        ws="none",  # there is no such route; a client that asks for one is answered in HTTP, and nothing is imported
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
     )
@@ -163,17 +172,6 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as exc:
-        raise ConfigError(
-            f"--address {host}:{port}: cannot listen there: {exc.strerror}. "
-            "Choose another port, or 0 for any free one; lsof -i shows who has it"
-        ) from exc
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from backline.api.listen import listen
 from backline.cli.exit_codes import ExitCode
 from backline.cli.flags import ModelCommand
 from backline.cli.loading import load_for_server
+from backline.config.model_folder import ModelFolder
+from backline.runtime.launch import Launched, launched_early
 
 
 @click.command(cls=ModelCommand, settings_of="serve")
@@ -20,13 +26,33 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     type and labels model-metadata.yaml; the first of these that says something wins. backline config show tells which.
     """
     folder = load_for_server(ctx, values)
+    server = folder.settings.server
+    with listen(server.host, server.port) as listener, _first_worker(folder) as launched:
+        # Late: the web framework takes long to import, and the worker is on its way.
+        with _collector_at_rest():
+            from backline.api.run import Outcome
+            from backline.api.run import serve as run_server
 
-    from backline.api.run import Outcome  # late: FastAPI is not needed to tell a mistake in a flag
-    from backline.api.run import serve as run_server
+        codes = {
+            Outcome.STOPPED: ExitCode.OK,
+            Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
+            Outcome.FAILED: ExitCode.FAILURE,
+        }
+        return codes[run_server(folder.settings, folder, listener, launched=launched)]
 
-    codes = {
-        Outcome.STOPPED: ExitCode.OK,
-        Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
-        Outcome.FAILED: ExitCode.FAILURE,
-    }
-    return codes[run_server(folder.settings, folder)]
+
+def _first_worker(folder: ModelFolder) -> contextlib.AbstractContextManager[Launched | None]:
+    if folder.problem is not None:
+        return contextlib.nullcontext()
+    return launched_early(folder.settings.workers.python, folder.spec())
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Import for good: the garbage collector looks at nothing of it, neither meanwhile nor later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

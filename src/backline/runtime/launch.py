@@ -1,17 +1,23 @@
-"""Starts a worker process: command, environment, channel and pipes."""
+"""Starts a worker process: command, environment, channel and pipes.
+
+Without asyncio and at once, so that ``backline serve`` can start its first worker before it imports the web framework:
+the two then load side by side. ``process.py`` is the event loop's side of what is started here.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
 import os
-import secrets
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import backline_worker
+from backline_worker import channel
+from backline_worker.channel import Kind
 
 # These would make the model's interpreter import from, or behave like, the server's environment.
 _SERVER_ONLY_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
@@ -21,72 +27,124 @@ _BOOT = _PACKAGE / "_boot" / "boot.py"
 _TOKEN_BYTES = 16
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Launched:
-    """A process that has been started, and our end of its channel. The caller owns and closes both."""
+    """A process that has been started, and our end of its channel.
 
-    process: asyncio.subprocess.Process
-    channel: socket.socket
-
-
-async def launch_worker(python: str, *, accept_timeout: float) -> Launched:
-    """Start the worker under the interpreter ``python``; ``"current"`` is the server's own.
-
-    ``accept_timeout`` (seconds) bounds the wait for the connection where there are no Unix sockets. Raises ``OSError``
-    when the interpreter cannot be started.
+    Resource handling: who has it owns process, pipes and channel, until ``hand_over`` passes them on or ``kill`` ends
+    them.
     """
-    current = python == "current"
-    executable = sys.executable if current else python
-    if hasattr(socket, "AF_UNIX"):
-        ours, theirs = socket.socketpair()
-        try:
-            process = await _spawn(executable, f"fd:{theirs.fileno()}", current=current, pass_fds=(theirs.fileno(),))
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        return Launched(process, ours)
-    return await _launch_over_tcp(executable, current=current, accept_timeout=accept_timeout)
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], *, channel: socket.socket | None, listener: _Listener | None, start: bytes
+    ) -> None:
+        self.popen = popen
+        self.channel = channel
+        self.listener = listener
+        """Where the worker connects to, on systems without Unix sockets; ``channel`` is ``None`` then."""
+        self.unsent = start
+        """What the channel has not taken yet of the first frame."""
+        self._owned = True
+
+    def send_start(self) -> None:
+        """Write as much of the first frame as the channel takes at once, so that the worker can begin to load."""
+        if self.channel is not None:
+            # Whoever is gone already is found out by the end of its process.
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                self.unsent = self.unsent[self.channel.send(self.unsent) :]
+
+    def hand_over(self) -> Launched:
+        """Return it to its new owner: ``kill`` by the old one does nothing any more."""
+        self._owned = False
+        return self
+
+    def kill(self) -> None:
+        """Kill the process and all that it has started, and wait until it is gone; nothing once it is handed over."""
+        if not self._owned:
+            return
+        self._owned = False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, 9)
+        self.close()
+        self.popen.wait()
+
+    def close(self) -> None:
+        """Close our ends of pipes and channel, those of them that nobody has taken."""
+        for each in (self.popen.stdout, self.popen.stderr, self.channel, self.listener):
+            if each is not None:
+                each.close()
 
 
-async def _launch_over_tcp(executable: str, *, current: bool, accept_timeout: float) -> Launched:
+class _Listener:
     """Loopback TCP for systems without Unix sockets: whoever connects has to show the token first."""
-    loop = asyncio.get_running_loop()
-    token = secrets.token_hex(_TOKEN_BYTES)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        host, port = listener.getsockname()
-        process = await _spawn(executable, f"tcp:{host}:{port}:{token}", current=current, pass_fds=())
+
+    def __init__(self) -> None:
+        import secrets  # late: it takes OpenSSL along, and is rarely needed here
+
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.token = secrets.token_hex(_TOKEN_BYTES)
+
+    @property
+    def address(self) -> str:
+        host, port = self.socket.getsockname()
+        return f"tcp:{host}:{port}:{self.token}"
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def launch(python: str, spec: Mapping[str, Any]) -> Launched:
+    """Start a worker for the model ``spec`` under the interpreter ``python``; ``"current"`` is the server's own.
+
+    It begins to load at once. Raises ``OSError`` when the interpreter cannot be started.
+    """
+    start = channel.encode_prefix(Kind.START, 0, {"spec": spec}, 0)
+    if not hasattr(socket, "AF_UNIX"):
+        listener = _Listener()
         try:
-            async with asyncio.timeout(accept_timeout):
-                while True:
-                    ours, _ = await loop.sock_accept(listener)
-                    ours.setblocking(False)
-                    shown = b""
-                    while len(shown) < len(token) and (piece := await loop.sock_recv(ours, len(token) - len(shown))):
-                        shown += piece
-                    if secrets.compare_digest(shown, token.encode()):
-                        return Launched(process, ours)
-                    ours.close()
+            return Launched(_spawn(python, listener.address), channel=None, listener=listener, start=start)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # nobody else knows of it yet
+            listener.close()
             raise
+    ours, theirs = socket.socketpair()
+    try:
+        ours.setblocking(False)
+        popen = _spawn(python, f"fd:{theirs.fileno()}", pass_fds=(theirs.fileno(),))
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    launched = Launched(popen, channel=ours, listener=None, start=start)
+    launched.send_start()
+    return launched
 
 
-async def _spawn(
-    executable: str, connect: str, *, current: bool, pass_fds: tuple[int, ...]
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        executable,
-        str(_BOOT),
-        str(_PACKAGE),
-        connect,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+@contextlib.contextmanager
+def launched_early(python: str, spec: Mapping[str, Any]) -> Iterator[Launched | None]:
+    """Start the first worker for the block; one that nobody has taken over is killed at its end.
+
+    ``None`` where it cannot be started: the supervisor will try again, and tell.
+    """
+    try:
+        launched = launch(python, spec)
+    except OSError:
+        yield None
+        return
+    try:
+        yield launched
+    finally:
+        launched.kill()
+
+
+def _spawn(python: str, connect: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    current = python == "current"
+    return subprocess.Popen(  # noqa: S603  (the operator's interpreter, our own file)
+        [sys.executable if current else python, str(_BOOT), str(_PACKAGE), connect],
+        bufsize=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=_environment(current=current),
         pass_fds=pass_fds,
         # Its own session: Ctrl-C reaches the server alone, and a kill reaches the model's own child processes too.

@@ -15,6 +15,7 @@ from backline.runtime.worker import Worker, WorkerPlan
 
 if TYPE_CHECKING:
     from backline.config.settings import Settings
+    from backline.runtime.launch import Launched
 
 
 class ModelService:
@@ -23,13 +24,19 @@ class ModelService:
     ``loop`` is the event loop that it all runs on: before Python 3.12 asking asyncio for it is a system call each time.
     """
 
-    def __init__(self, settings: Settings, spec: dict[str, Any], payloads: PayloadDirectory) -> None:
+    def __init__(
+        self, settings: Settings, spec: dict[str, Any], payloads: PayloadDirectory, launched: Launched | None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.payloads = payloads
         self.dispatcher = Dispatcher(settings.limits, settings.workers, settings.batch, on_out_of_memory=self._replace)
         plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
         self.supervisor = Supervisor(
-            plan, settings.workers, self.dispatcher, log_lines_per_second=settings.log.worker_lines_per_second
+            plan,
+            settings.workers,
+            self.dispatcher,
+            log_lines_per_second=settings.log.worker_lines_per_second,
+            launched=launched,
         )
 
     @property
@@ -43,17 +50,22 @@ class ModelService:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, spec: dict[str, Any], *, problem: ConfigError | None = None
+    settings: Settings,
+    spec: dict[str, Any],
+    *,
+    problem: ConfigError | None = None,
+    launched: Launched | None = None,
 ) -> AsyncIterator[ModelService]:
     """Start the workers and return at once, before they are ready; stop them on leaving.
 
-    With a ``problem`` no worker is started, and everything is answered with it.
+    With a ``problem`` no worker is started, and everything is answered with it. ``launched`` is a process for this
+    ``spec`` that has been started already; it is taken over as that of the first worker.
 
     Cancellation: the workers are killed and waited for.
     """
     payloads = PayloadDirectory()
     try:
-        service = ModelService(settings, spec, payloads)
+        service = ModelService(settings, spec, payloads, launched)
         async with asyncio.TaskGroup() as group:
             if problem is None:
                 group.create_task(service.supervisor.run())

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from backline.errors import ConfigError, ModelLoadFailed, ModelLoading
 from backline.observe.worker_log import WorkerLog
 from backline.runtime.call import CallState
+from backline.runtime.load_gate import LoadGate
 from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, WorkerPlan, WorkerState
 
 if TYPE_CHECKING:
     from backline.config.settings import WorkerSettings
     from backline.runtime.dispatcher import Dispatcher
+    from backline.runtime.launch import Launched
 
 logger = logging.getLogger("backline.runtime")
 
@@ -42,13 +44,22 @@ class Supervisor:
     """Owns the workers of one model. ``run`` is its life; ``first_outcome`` tells when the first start is decided."""
 
     def __init__(
-        self, plan: WorkerPlan, settings: WorkerSettings, dispatcher: Dispatcher, *, log_lines_per_second: int
+        self,
+        plan: WorkerPlan,
+        settings: WorkerSettings,
+        dispatcher: Dispatcher,
+        *,
+        log_lines_per_second: int,
+        launched: Launched | None = None,
     ) -> None:
+        """``launched``: a process of this plan that has been started; it becomes that of the first worker."""
         self._plan = plan
+        self._launched = launched
         self._settings = settings
         self._dispatcher = dispatcher
         self._log_rate = log_lines_per_second
         self._slots: list[_Slot] = []
+        self.gate = LoadGate()
         self._was_ready = False
         self._stopping = False
         self._ended = asyncio.Event()
@@ -105,6 +116,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop every worker politely, then not; return when all are gone."""
         self._stopping = True
+        self.gate.look_again()
         async with asyncio.TaskGroup() as group:
             for slot in self._slots:
                 group.create_task(slot.stop())
@@ -125,7 +137,18 @@ class Supervisor:
             return WorkerLog(number, lines_per_second=self._log_rate, request_of=worker.recent.get)
 
         owner: WorkerOwner = self._dispatcher
-        return Worker(number, self._plan, owner, make_log)
+        launched = None
+        if self._launched is not None:
+            launched, self._launched = self._launched.hand_over(), None
+        return Worker(number, self._plan, owner, make_log, launched=launched)
+
+    def count_serving(self) -> int:
+        """Return how many workers have the model loaded."""
+        return sum(slot.has_ready_worker() for slot in self._slots)
+
+    def is_hopeless(self) -> bool:
+        """Whether no further worker need try: the server stops, or the model has never loaded and is given up."""
+        return self._stopping or (self.failure is not None and not self._was_ready)
 
     @property
     def stopping(self) -> bool:
@@ -208,6 +231,12 @@ class _Slot:
         """Keep one worker alive until stopped or given up."""
         async with asyncio.TaskGroup() as group:
             while not self._supervisor.stopping:
+                if not await self._enter_gate():
+                    if self._life is not None and self._life.done():
+                        await self._watch()  # the old worker died before there was room for its replacement
+                        continue
+                    self.given_up = True
+                    return
                 if await self._start(group):
                     await self._watch()
                 elif self.has_ready_worker():
@@ -219,13 +248,29 @@ class _Slot:
                 else:
                     await self._back_off()
 
+    async def _enter_gate(self) -> bool:
+        """Wait for the turn to load; return ``False`` when there is nothing to load or to replace any more."""
+        supervisor = self._supervisor
+        replacing = self.has_ready_worker()
+
+        def given_up() -> bool:
+            return supervisor.is_hopeless() or (replacing and not self.has_ready_worker())
+
+        def pid() -> int | None:
+            return None if self.starting is None else self.starting.pid
+
+        return await supervisor.gate.enter(self.number, pid, serving=supervisor.count_serving, given_up=given_up)
+
     async def _start(self, group: asyncio.TaskGroup) -> bool:
         """Start a worker and put it in place of the present one when it is ready; return whether that worked."""
         worker = self.starting = self._supervisor.make_worker(self.number)
         life = group.create_task(worker.run())
+        life.add_done_callback(lambda _: self._supervisor.gate.look_again())  # there is more memory
+        loaded_pid = None
         try:
             async with asyncio.timeout(self._settings.start_timeout):
                 ready = await asyncio.shield(worker.ready)
+            loaded_pid = worker.pid
         except TimeoutError:
             worker.kill("it took longer than --start-timeout to load")
             await life
@@ -243,6 +288,7 @@ class _Slot:
             return False
         finally:
             self.starting = None
+            self._supervisor.gate.leave(self.number, loaded_pid=loaded_pid)
         if self.has_ready_worker():
             assert self.worker is not None
             group.create_task(self.worker.retire(_STOP_GRACE))

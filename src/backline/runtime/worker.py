@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from backline.errors import ModelLoadFailed, WorkerReported
 from backline.runtime.call import Call, Reply
-from backline.runtime.launch import Launched, launch_worker
+from backline.runtime.launch import Launched, launch
+from backline.runtime.process import WorkerProcess
 from backline_worker import channel
 from backline_worker.channel import Kind
 from backline_worker.status import StatusPage
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("backline.runtime")
 
-_PIPE_BYTES = 1 << 16
 _LAST_OUTPUT_TIMEOUT = 1.0  # seconds for the last lines after the process is gone
 _CONNECT_TIMEOUT = 30.0
+_REAP_TIMEOUT = 1.0  # seconds for a process that was killed to be gone
 _RECENT_CALLS = 64
 
 
@@ -90,8 +91,15 @@ class Worker(asyncio.Protocol):
     """Owns one worker process from start to end."""
 
     def __init__(
-        self, number: int, plan: WorkerPlan, owner: WorkerOwner, make_log: Callable[[Worker], WorkerLog]
+        self,
+        number: int,
+        plan: WorkerPlan,
+        owner: WorkerOwner,
+        make_log: Callable[[Worker], WorkerLog],
+        *,
+        launched: Launched | None = None,
     ) -> None:
+        """``launched``: a process of this plan that was started already; the worker's from here on."""
         self.number = number
         self.state = WorkerState.STARTING
         self.calls: list[Call] = []  # what it works on: one call, or a batch
@@ -111,7 +119,8 @@ class Worker(asyncio.Protocol):
         self._owner = owner
         self._decoder = channel.FrameDecoder()
         self._transport: asyncio.WriteTransport | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._launched = launched
+        self._process: WorkerProcess | None = None
         self._status: StatusPage | None = None
         self._status_path = Path(plan.payload_directory, f"status-{id(self):x}-{time.monotonic_ns():x}")
 
@@ -121,49 +130,34 @@ class Worker(asyncio.Protocol):
         """Start the process; return when it is gone and everything of it is cleaned up. Cancelling kills it."""
         try:
             self._status = StatusPage(str(self._status_path), create=True)
-            launched = await launch_worker(self._plan.python, accept_timeout=_CONNECT_TIMEOUT)
-            self._process = launched.process
-            self.pid = launched.process.pid
-            # It was stopped, or given up, while the process was being made.
+            launched, self._launched = self._launched or launch(self._plan.python, self._plan.spec), None
+            self._process = WorkerProcess(launched)
+            self.pid = self._process.pid
+            # It was stopped, or given up, before there was a process.
             if self.state is WorkerState.DRAINING or self.death_reason is not None:
                 self._signal(signal.SIGKILL)
-            async with asyncio.TaskGroup() as group:
-                pumps = [
-                    group.create_task(self._pump(launched.process.stdout)),
-                    group.create_task(self._pump(launched.process.stderr)),
-                ]
-                await self._attend(launched)
-                # A child process of the model may still hold a pipe open, so the wait for the last lines is bounded.
-                _, unfinished = await asyncio.wait(pumps, timeout=_LAST_OUTPUT_TIMEOUT)
-                for pump in unfinished:
-                    pump.cancel()
-        except* OSError as errors:
-            self.death_reason = f"cannot start {self._plan.python}: {errors.exceptions[0]}"
-        except* Exception:  # a fault of ours ends this worker, which is replaced, and never the server
+            await self._attend(self._process)
+            # A child process of the model may still hold a pipe open, so the wait for the last lines is bounded.
+            await self._process.end_output(_LAST_OUTPUT_TIMEOUT)
+        except OSError as exc:
+            self.death_reason = f"cannot start {self._plan.python}: {exc}"
+        except Exception:  # a fault of ours ends this worker, which is replaced, and never the server
             logger.exception("worker %d: fault in the server's own code", self.number)
             self.death_reason = "a fault in the server's own code; see the log"
         finally:
             self._bury()
 
-    async def _attend(self, launched: Launched) -> None:
-        loop = asyncio.get_running_loop()
+    async def _attend(self, process: WorkerProcess) -> None:
         try:
-            await loop.create_connection(lambda: self, sock=launched.channel)
-            await launched.process.wait()
+            await process.read_output(self.log.reader(), self.log.reader())
+            await process.connect(self, accept_timeout=_CONNECT_TIMEOUT)
+            await asyncio.shield(process.exited)
         finally:
             # Also on cancellation; and whatever the model started must not outlive it.
             self._signal(signal.SIGKILL)
             if self._transport is not None:
                 self._transport.abort()
-
-    async def _pump(self, pipe: asyncio.StreamReader | None) -> None:
-        assert pipe is not None
-        reader = self.log.reader()
-        try:
-            while data := await pipe.read(_PIPE_BYTES):
-                reader.feed(data)
-        finally:
-            reader.close()
+            await asyncio.wait([process.exited], timeout=_REAP_TIMEOUT)
 
     def _bury(self) -> None:
         """Note the death, hand the call back, free what the server held for the process."""
@@ -187,8 +181,7 @@ class Worker(asyncio.Protocol):
                 self._status = None
             self._status_path.unlink(missing_ok=True)
             if self._process is not None:
-                # Closes its pipes, which who was started by the model, and lives on, may hold open at the other end.
-                self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+                self._process.close()
             for left in Path(self._plan.payload_directory).glob(f"answer-{self.pid}-*"):
                 left.unlink(missing_ok=True)
 
@@ -206,7 +199,7 @@ class Worker(asyncio.Protocol):
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self._process.wait()
+                    await asyncio.shield(self._process.exited)
                 return
             self._signal(signal_number)
 
@@ -265,12 +258,9 @@ class Worker(asyncio.Protocol):
         # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)
         self._change(WorkerState.LOADING)
-        start = {
-            "spec": self._plan.spec,
-            "payload_directory": self._plan.payload_directory,
-            "status_page": str(self._status_path),
-        }
-        self._transport.write(channel.encode_prefix(Kind.START, 0, start, 0))
+        attach = {"payload_directory": self._plan.payload_directory, "status_page": str(self._status_path)}
+        unsent = b"" if self._process is None else self._process.unsent
+        self._transport.write(unsent + channel.encode_prefix(Kind.ATTACH, 0, attach, 0))
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from backline.api import run
+from backline.cli import serve as serve_module
 from backline.cli.flags import COMPATIBLE_FLAGS
 from backline.cli.main import main
 from backline.config.model_folder import ModelFolder
@@ -15,12 +17,18 @@ from backline.config.settings import Settings
 Served = list[tuple[Settings, ModelFolder]]
 
 
+@pytest.fixture(autouse=True)
+def no_socket_and_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_module, "listen", lambda host, port: contextlib.nullcontext())
+    monkeypatch.setattr(serve_module, "launched_early", lambda python, spec: contextlib.nullcontext())
+
+
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """What the server is asked to serve: the command line ends where the server would start."""
     calls: Served = []
 
-    def serve(settings: Settings, folder: ModelFolder) -> run.Outcome:
+    def serve(settings: Settings, folder: ModelFolder, listener: None, *, launched: None) -> run.Outcome:
         calls.append((settings, folder))
         return run.Outcome.STOPPED
 
@@ -196,5 +204,5 @@ def test_warnings_of_the_settings_are_told_before_serving(
 
 
 def test_the_exit_code_of_the_server_is_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "serve", lambda settings, folder: run.Outcome.INTERRUPTED)
+    monkeypatch.setattr(run, "serve", lambda *what, **more: run.Outcome.INTERRUPTED)
     assert main(["serve", str(folder)]) == 130
