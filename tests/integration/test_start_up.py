@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,17 +21,23 @@ pytestmark = pytest.mark.slow
 
 # Notes the server's child processes at the moment when it first looks for the web framework.
 WATCHED = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 
 from backline.cli.main import main
+
+
+def command_of(child):
+    while not (command := Path(f"/proc/{child}/cmdline").read_bytes()):
+        time.sleep(0.001)  # the kernel is not quite done with starting it
+    return command.decode().split("\\0")
 
 
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name in ("fastapi", "starlette", "uvicorn", "asyncio") and not note.exists():
             children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-            commands = [Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\\0") for child in children]
+            commands = [command_of(child) for child in children]
             note.write_text(json.dumps([name, commands]))
 
 
@@ -141,3 +149,46 @@ def test_a_client_that_asks_before_the_model_is_loaded_is_told_so(serve: ServeFi
     go.touch()
     server.wait_ready()
     assert post(f"{server.url}/predictUnstructured/", b"abc", headers={"Content-Type": "text/plain"}).body == b"cba"
+
+
+def test_a_folder_with_much_to_tell_is_told_whole(serve: ServeFixture, tmp_path: Path) -> None:
+    """The first frame does not fit into the channel before the server's event loop runs."""
+    folder = write_model(tmp_path / "model")
+    with (folder / "model-metadata.yaml").open("a") as file:
+        file.write(f"description: {'x' * 1_000_000}\n")
+    server = serve(folder)
+    assert post(f"{server.url}/predictUnstructured/", b"abc", headers={"Content-Type": "text/plain"}).body == b"cba"
+
+
+@pytest.mark.parametrize("own", [None, (1234, 5, 6)])
+def test_the_model_runs_with_the_garbage_collector_as_python_or_itself_has_set_it(
+    serve: ServeFixture, tmp_path: Path, own: tuple[int, int, int] | None
+) -> None:
+    folder = tmp_path / "model"
+    write_model(folder)
+    sets = "" if own is None else f"gc.set_threshold(*{own})\n"
+    answers = "def score_unstructured(model, data, **kwargs):\n    return str(gc.get_threshold())\n"
+    (folder / "custom.py").write_text(f"import gc\n\n{sets}\n{answers}")
+    server = serve(folder)
+    seen = post(f"{server.url}/predictUnstructured/", b"x", headers={"Content-Type": "text/plain"}).body.decode()
+    assert seen == str(own or gc.get_threshold())
+
+
+def test_what_loading_left_behind_is_collected_in_the_first_pause(serve: ServeFixture, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    code = f"""
+class Ring:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        open({str(gone)!r}, "w").close()
+
+
+Ring()
+"""
+    serve(write_model(tmp_path / "model", code))
+    deadline = time.monotonic() + 60
+    while not gone.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

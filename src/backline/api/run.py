@@ -169,7 +169,6 @@ def _calm_garbage_collector() -> None:
     A request makes some dozens of objects that can be in cycles and leaves none, but with a hundred of them open the
     default threshold of 700 is passed again and again: a tenth of the server's time went there.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
