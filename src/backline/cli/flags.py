@@ -23,6 +23,7 @@ _TITLES = {
     "server": "Server",
     "workers": "Workers",
     "batch": "Batching",
+    "score": "Scoring",
     "limits": "Limits",
     "log": "Logging",
 }

@@ -204,9 +204,9 @@ class BatchSettings:
         "auto",
         choice("auto", "on", "off"),
         "Answer several waiting predictions with one call of the model: auto where rows are known to be independent "
-        "(an artifact of a known library, without hooks), on for hooks that look at each row by itself.",
+        "(an artifact of a known library, without hooks), on for hooks that look at each row by itself. With on, score "
+        "gives such hooks a file in chunks.",
         flags=("--batch",),
-        commands=_SERVE,
     )
     max_rows: int = setting(
         4096,
@@ -229,6 +229,20 @@ class BatchSettings:
         least=0,
         most=60,
         commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSettings:
+    """How files are scored."""
+
+    chunk_size: int = setting(
+        4 * _MIB,
+        SIZE,
+        "How much of the input a worker reads at a time.",
+        least=1024,
+        most=256 * _MIB,
+        commands=("score",),
     )
 
 
@@ -286,6 +300,7 @@ class Settings:
     server: ServerSettings = ServerSettings()
     workers: WorkerSettings = WorkerSettings()
     batch: BatchSettings = BatchSettings()
+    score: ScoreSettings = ScoreSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
@@ -295,6 +310,7 @@ SECTIONS: dict[str, type] = {
     "server": ServerSettings,
     "workers": WorkerSettings,
     "batch": BatchSettings,
+    "score": ScoreSettings,
     "limits": LimitSettings,
     "log": LogSettings,
 }

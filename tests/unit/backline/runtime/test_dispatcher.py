@@ -547,7 +547,12 @@ def test_a_file_that_kills_two_workers_is_not_scored_for_ever(folder: Path, tmp_
     async def test() -> None:
         async with service_of(folder, workers={"max_restarts": 100, "restart_backoff": 0.0}) as service:
             (tmp_path / "in.txt").write_text("die")
-            job = {"input": str(tmp_path / "in.txt"), "output": str(tmp_path / "out"), "output_type": "text/csv"}
+            job = {
+                "op": "whole",
+                "input": str(tmp_path / "in.txt"),
+                "output": str(tmp_path / "out"),
+                "output_type": "text/csv",
+            }
             call = Call(
                 kind=Kind.SCORE,
                 header=job,

@@ -1,4 +1,4 @@
-"""Scores one file in the worker: read whole, predict in slices where rows are independent, write beside the output.
+"""Scores one file as one table: read whole, predict in slices where rows are independent, write beside the output.
 
 The file is read as one table, so the types of its columns are those of the whole file and slicing cannot change an
 answer. Folders with data hooks get the whole table in one call, as their hooks may look across rows.
@@ -10,20 +10,20 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from .codecs import encode_predictions
-from .errors import DecodeError, EmptyBody, ReportedError
-from .types import Buffer, Part, Request
+from ..codecs import encode_predictions
+from ..errors import DecodeError, EmptyBody, ReportedError
+from ..types import Buffer, Part, Request
 
 if TYPE_CHECKING:
-    from .contract.target_types import Predictions
-    from .model import Model
+    from ..contract.target_types import Predictions
+    from ..model import Model
 
 SLICE_ROWS = 20_000
 
 Report = Callable[[Dict[str, Any]], None]
 
 
-def score_file(model: Model, job: Dict[str, Any], report: Report) -> Dict[str, Any]:
+def score_whole(model: Model, job: Dict[str, Any], report: Report) -> Dict[str, Any]:
     """Score ``job["input"]`` into the new file ``job["output"]``; return a summary for people.
 
     ``job["output_type"]`` is the content type to write, ``content_type`` and ``query`` go to unstructured hooks.
@@ -43,8 +43,8 @@ def score_file(model: Model, job: Dict[str, Any], report: Report) -> Dict[str, A
         # A fresh index per slice, as a table of its own would have.
         pieces.append(model.predict_table(table.iloc[start : start + step].reset_index(drop=True)))
         report({"stage": "predict", "rows": min(start + step, rows), "of": rows})
-    predictions = _concatenate(pieces)
-    _write(job["output"], encode_predictions(predictions, job["output_type"]))
+    predictions = concatenate(pieces)
+    write_file(job["output"], encode_predictions(predictions, job["output_type"]))
     return {"rows": rows, "columns": list(predictions.columns)}
 
 
@@ -56,11 +56,12 @@ def _score_unstructured(model: Model, part: Part, job: Dict[str, Any]) -> Dict[s
         query_lists=job.get("query", {}),
     )
     answer = model.unstructured(request, lambda stage: None)
-    _write(job["output"], answer.body)
+    write_file(job["output"], answer.body)
     return {"bytes": len(answer.body), "content_type": answer.content_type}
 
 
-def _concatenate(pieces: List[Predictions]) -> Predictions:
+def concatenate(pieces: List[Predictions]) -> Predictions:
+    """Return the predictions of the pieces as one."""
     if len(pieces) == 1:
         return pieces[0]
     import numpy
@@ -87,11 +88,10 @@ def _map(path: str) -> Buffer:
         raise DecodeError("{} cannot be read: {}".format(path, exc)) from exc
 
 
-def _write(path: str, body: Buffer) -> None:
+def write_file(path: str, body: Buffer) -> None:
+    """Write a file; raises ``ReportedError``."""
     try:
         with open(path, "wb") as file:
             file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as exc:
         raise ReportedError("{} cannot be written: {}".format(path, exc)) from exc
