@@ -52,7 +52,7 @@ def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
             f"the CSV has a NUL byte at offset {offset} (line {text.line_at(data, offset)}); it may be binary, or "
             "UTF-16 without its charset parameter"
         )
-    if _LONE_CR.search(data):
+    if text.find_byte(data, b"\r") >= 0 and _LONE_CR.search(data):
         data = _with_line_feeds(data)
     header, first_row = _first_records(data)
     columns = len(header)

@@ -21,7 +21,7 @@ from ..errors import DecodeError, DecompressedTooLarge, EmptyBody
 from ..types import Buffer
 from . import text
 from ._libraries import pandas_for
-from .cells import Column, float_texts, is_finite, plain_values, slices
+from .cells import Column, are_finite, float_texts, is_finite, plain_values, slices
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -271,7 +271,7 @@ def _cells(values: Any, rows: int) -> List[str]:
     kinds = set(map(type, plain))
     if kinds <= {float}:
         cells = float_texts(plain)
-        if not all(map(is_finite, plain)):
+        if not are_finite(plain):
             cells = [cell if is_finite(value) else "null" for cell, value in zip(cells, plain)]
         return cells
     if kinds <= {int}:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from backline_worker.codecs import cells
 
 
-@pytest.fixture(scope="module", autouse=True)
-def always_by_arrow() -> object:
-    pytest.importorskip("pyarrow")
+@pytest.fixture(scope="module", autouse=True, params=["orjson", "pyarrow"])
+def always_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    pytest.importorskip(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cells, "_MANY", 1)
+        patch.setattr(cells, "available", lambda name: name == request.param)
         yield
 
 
@@ -38,3 +41,8 @@ def test_a_million_floats_are_written_as_python_writes_them() -> None:
         ]
     ).tolist()
     assert cells.float_texts(values) == list(map(repr, values))
+
+
+@given(st.lists(st.floats(), min_size=1))
+def test_what_json_cannot_carry_is_found(values: list[float]) -> None:
+    assert cells.are_finite(values) == all(value - value == 0 for value in values)

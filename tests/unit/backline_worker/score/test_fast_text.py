@@ -20,9 +20,10 @@ FLOATS = st.one_of(
 def test_text_is_that_of_the_codecs(rows: list[tuple[float, float, int]]) -> None:
     first, second, third = zip(*rows, strict=True)
     columns = [("1", np.array(first)), ('a "b", c', np.array(second)), ("n", np.array(third, dtype=np.int64))]
-    _, _, body = csv.encode(columns, len(rows)).partition(b"\n")
+    (whole,) = csv.encode(columns, len(rows), [len(rows)])
+    _, _, body = whole.partition(b"\n")
     assert fast_text.csv_rows(columns, len(rows)) == body
-    assert fast_text.json_rows(columns, len(rows)) == json.encode_lines(columns, len(rows))
+    assert [fast_text.json_rows(columns, len(rows))] == json.encode_lines(columns, len(rows), [len(rows)])
 
 
 def test_columns_that_are_no_numbers_are_left_to_the_codecs() -> None:
