@@ -44,7 +44,9 @@ def serve_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeFixture]:
     with contextlib.ExitStack() as servers:
 
-        def start(folder: Path, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200) -> Server:
+        def start(
+            folder: Path | None, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
+        ) -> Server:
             log_file = tmp_path_factory.mktemp("server") / "server.log"
             return servers.enter_context(running_server(log_file, folder, *flags, env=env, ready=ready))
 

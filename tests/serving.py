@@ -25,6 +25,7 @@ _LOG_TAIL = 20_000  # characters
 # Variables that the server reads: a test must not depend on the shell it was started from.
 _SETTINGS = re.compile(
     r"BACKLINE_.*|DRUM_.*|MLOPS_.*|ADDRESS|CLASS_LABELS.*|CODE_DIR|CUSTOM_MODEL_WORKERS|LLM_ID|LOGGING_LEVEL|MAX_WORKERS"
+    r"|NIM_DIRECT_ACCESS_REQUEST_TIMEOUT|SIDECAR"
     r"|(NEGATIVE|POSITIVE)_CLASS_LABEL|RUNTIME_PARAMS_FILE|SHOW_STACKTRACE|TARGET_(NAME|TYPE)|URL_PREFIX|WITH_ERROR_SERVER"
 )
 
@@ -99,22 +100,23 @@ class ServeFixture(Protocol):
     """The fixture ``serve``: starts servers that are stopped when the test ends."""
 
     def __call__(
-        self, folder: Path, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
+        self, folder: Path | None, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
     ) -> Server:
         """Start ``backline serve FOLDER FLAGS`` and return once ``/readyz`` answers ``ready``.
 
-        ``ready=None`` waits for the address only. ``env`` is added to the environment. Raises ``AssertionError`` with
-        the log when the server exits or takes too long.
+        Without a folder the flags name a backend. ``ready=None`` waits for the address only. ``env`` is added to the
+        environment. Raises ``AssertionError`` with the log when the server exits or takes too long.
         """
 
 
 @contextlib.contextmanager
 def running_server(
-    log_file: Path, folder: Path, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
+    log_file: Path, folder: Path | None, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
 ) -> Iterator[Server]:
     """Run a server for the block; see ``ServeFixture`` for the arguments."""
     environ = {name: value for name, value in os.environ.items() if not _SETTINGS.fullmatch(name)} | dict(env or {})
-    command = [sys.executable, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0", *flags]
+    where = [] if folder is None else [str(folder)]
+    command = [sys.executable, "-m", "backline", "serve", *where, "--address", "127.0.0.1:0", *flags]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=log_file.parent

@@ -10,7 +10,10 @@
     │   ├── QueueFull, ServerDraining, ModelLoading, PoisonRequest
     ├── DeadlineExceeded         accepted, and not answered in time
     ├── WorkerDied               accepted, and the worker died on it
-    └── WorkerReported           the worker answered with an error record (its ``code`` says which)
+    ├── WorkerReported           the worker answered with an error record (its ``code`` says which)
+    └── BackendError             whoever runs the backend that requests are passed on to
+        ├── BackendDown, BackendBroken, BackendTooSlow
+        └── (RequestRefused) BackendBusy, ClientTooSlow
 """
 
 from __future__ import annotations
@@ -128,3 +131,37 @@ class WorkerReported(BacklineError):
         self.error_type = error_type
         self.details = details
         self.traceback = traceback
+
+
+class BackendError(BacklineError):
+    """The backend that requests are passed on to did not do its part. The message names its address."""
+
+
+class BackendDown(BackendError):
+    """No connection to the backend: refused, no such host, no TLS."""
+
+    code = "backend_down"
+
+
+class BackendBroken(BackendError):
+    """The backend closed the connection before its answer was complete, or what it sent is no HTTP."""
+
+    code = "backend_broken"
+
+
+class BackendTooSlow(BackendError):
+    """The backend did not accept the connection, answer or go on in time."""
+
+    code = "backend_too_slow"
+
+
+class BackendBusy(RequestRefused):
+    """As many requests are under way to the backend as ``--backend-connections`` allows."""
+
+    code = "backend_busy"
+
+
+class ClientTooSlow(RequestRefused):
+    """The client stopped sending in the middle of its body."""
+
+    code = "client_too_slow"

@@ -21,6 +21,7 @@ import pytest
 from backline.api.error_table import TABLE, USER_ERROR_HEADER, Family
 from tests.environments import environment
 from tests.integration.load import Answer, request
+from tests.raw_http import Peer, Request, running_backend
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -492,6 +493,63 @@ def _(servers: Servers) -> Found:
     yield "openai", say(servers.faulty, "stream")
 
 
+# The backend behind direct access
+
+
+def _misbehave(peer: Peer, request: Request) -> None:
+    if request.target == b"/silent":
+        peer.wait_closed(60)
+    raise EOFError
+
+
+@contextlib.contextmanager
+def _proxy(servers: Servers) -> Iterator[Server]:
+    limits = ("--backend-timeout", "0.3", "--backend-idle-timeout", "0.3", "--backend-connections", "1")
+    with running_backend(_misbehave) as backend:
+        yield servers.start(None, "--backend", backend.url, *limits, ready=None)
+
+
+@scenario("backend_broken")
+def _(servers: Servers) -> Found:
+    with _proxy(servers) as server:
+        yield "native", get(server, "/directAccess/x")
+
+
+@scenario("backend_too_slow")
+def _(servers: Servers) -> Found:
+    with _proxy(servers) as server:
+        yield "native", get(server, "/nim/silent")
+
+
+@scenario("client_too_slow")
+def _(servers: Servers) -> Found:
+    with _proxy(servers) as server, contextlib.closing(connect(server)) as connection:
+        connection.putrequest("POST", "/directAccess/silent")
+        connection.putheader("Content-Length", "10")
+        connection.endheaders(b"half")
+        yield "native", answer_on(connection)
+
+
+@scenario("backend_busy")
+def _(servers: Servers) -> Found:
+    with _proxy(servers) as server, contextlib.closing(connect(server)) as connection:
+        connection.request("GET", "/directAccess/silent")
+        wait_until(lambda: get(server, "/stats").json()["backend"]["in_flight"] == 1, "the first request is under way")
+        yield "native", get(server, "/directAccess/x")
+
+
+@scenario("backend_down")
+def _(servers: Servers) -> Found:
+    yield "native", get(servers.start(None, "--backend", "http://127.0.0.1:1", ready=503), "/directAccess/x")
+
+
+@scenario("backend_unready")
+def _(servers: Servers) -> Found:
+    server = servers.start(None, "--backend", "http://127.0.0.1:1", ready=503)
+    for path in ("/readyz", "/ping/", "/health/"):
+        yield "native", get(server, path)
+
+
 class RunningCall:
     """A request in another thread; ``answer`` once it is there."""
 
@@ -526,6 +584,10 @@ def connect(server: Server) -> http.client.HTTPConnection:
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> Answer:
     connection.request(method, path, body, {"Content-Type": "text/plain"})
+    return answer_on(connection)
+
+
+def answer_on(connection: http.client.HTTPConnection) -> Answer:
     response = connection.getresponse()
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 

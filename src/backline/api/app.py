@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from backline import __version__
 from backline.api.application import Application
@@ -23,6 +23,7 @@ from backline.api.proxy_routes import DirectAccess
 from backline.api.shutdown import Shutdown
 from backline.api.state import ApiState
 from backline.errors import BacklineError
+from backline.proxy.service import running_backend
 from backline.runtime.service import running
 from backline.runtime.supervisor import ModelState
 
@@ -56,22 +57,27 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        model = running(settings, folder.spec(), problem=folder.problem, launched=launched)
-        async with model as service, asyncio.TaskGroup() as group:
-            state.service = service
-            watch = group.create_task(_report_outcome(state, on_outcome))
+        async with contextlib.AsyncExitStack() as stack:
+            if settings.backend.url is not None:
+                state.backend = await stack.enter_async_context(running_backend(settings.backend))
+            if not settings.backend.sidecar:
+                service = running(settings, folder.spec(), problem=folder.problem, launched=launched)
+                state.service = await stack.enter_async_context(service)
+                group = await stack.enter_async_context(asyncio.TaskGroup())
+                stack.callback(group.create_task(_report_outcome(state, on_outcome)).cancel)
             try:
                 yield
             finally:
                 state.draining = True
-                watch.cancel()
 
     routes = _routes(state, prefix, on_shutdown)
+    direct_access = {path: DirectAccess(state, path) for path in (f"{prefix}/directAccess", f"{prefix}/nim")}
     app = Application(
         title="Backline",
         version=__version__,
-        routes=routes,
-        endpoints={route.path: route.app for route in reversed(routes) if "{" not in route.path},
+        routes=[*routes, *(Mount(path, endpoint) for path, endpoint in direct_access.items())],
+        subtrees=direct_access,
+        endpoints={route.path: route.app for route in reversed(routes)},
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=f"{prefix}/openapi.json",
@@ -100,7 +106,6 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
     unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
     chat = ModelEndpoint(state, "chat", raw=True, with_request=True, retryable=False, family="openai")
     models = ModelEndpoint(state, "models", raw=True, family="openai", method="GET")
-    direct_access = DirectAccess(state)
     # In the order of how often they are asked for: the router tries one after another.
     table: dict[str, Endpoint] = {
         "/predict": predict,
@@ -121,8 +126,6 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
         "/info": Info(state),
         "/capabilities": Capabilities(state),
         "/shutdown": Shutdown(state, on_shutdown),
-        "/directAccess/{path:path}": direct_access,
-        "/nim/{path:path}": direct_access,
     }
     routes: list[Route] = []
     for path, endpoint in table.items():

@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from backline.runtime.supervisor import Supervisor
 
 
+def listening_text(settings: Settings, url: str) -> str:
+    """Return the line for a server that listens, and whose model or backend is still to come."""
+    parts = [] if settings.backend.sidecar else [f"loading {settings.model.code_dir}"]
+    if settings.backend.url is not None:
+        parts.append(f"/directAccess and /nim lead to {settings.backend.url}")
+    return f"Listening on {url}  ({'; '.join(parts)})"
+
+
 def ready_text(settings: Settings, supervisor: Supervisor, url: str) -> str:
     """Return the lines for a model that is ready."""
     ready = supervisor.model

@@ -39,13 +39,20 @@ class MethodNotAllowed(BacklineError):
     code = "method_not_allowed"
 
 
+class OperationUnavailable(BacklineError):
+    """The route exists, and there is nothing behind it on this server."""
+
+    code = "operation_unavailable"
+
+
 class Endpoint:
     """One route. Subclasses answer in ``handle`` and raise ``BacklineError`` for everything else.
 
-    A ``GET`` endpoint answers ``HEAD`` too, and every endpoint ``OPTIONS``.
+    A ``GET`` endpoint answers ``HEAD`` too, and every endpoint ``OPTIONS``; with ``any_method`` all goes to ``handle``.
     """
 
     methods: Sequence[str] = ("GET",)
+    any_method = False
     family: Family = "native"
     logs_errors = True
 
@@ -61,7 +68,7 @@ class Endpoint:
         request_id = self.state.request_id(given)
         method = scope["method"]
         try:
-            if method in self.methods or (method == "HEAD" and "GET" in self.methods):
+            if self.any_method or method in self.methods or (method == "HEAD" and "GET" in self.methods):
                 await self.handle(scope, receive, send, request_id)
             elif method == "OPTIONS":
                 await respond(send, 204, [(b"allow", self._allow())], b"", request_id)

@@ -129,6 +129,15 @@ _ROWS: Final = (
         example="Accept: application/xml cannot be answered; on offer: application/json, text/csv",
     ),
     ErrorRow(
+        code="client_too_slow",
+        status=408,
+        title="Body stopped coming",
+        cause="A request to the backend stopped in the middle of its body for longer than --backend-idle-timeout.",
+        cure="Send the request again, over a connection that keeps up.",
+        example="the request's body stopped coming for 300 s (--backend-idle-timeout); the request to the backend is "
+        "given up",
+    ),
+    ErrorRow(
         code="body_too_large",
         status=413,
         title="Body too large",
@@ -302,6 +311,53 @@ _ROWS: Final = (
         cure="Send the request to another replica, or come back when the server has been started again.",
         example="the server is shutting down",
         retry_after=1,
+    ),
+    ErrorRow(
+        code="backend_busy",
+        status=503,
+        title="Too many requests at the backend",
+        cause="As many requests are under way to the backend as --backend-connections allows.",
+        cure="Come back after the time in Retry-After; send fewer requests at once, or raise --backend-connections.",
+        example="1024 requests are under way to the backend (--backend-connections); come back later",
+        retry_after=1,
+    ),
+    ErrorRow(
+        code="backend_unready",
+        status=503,
+        title="The backend is not ready",
+        cause="Answered by the readiness probes only: the backend did not answer its own readiness path as it should.",
+        cure="The message has what it answered; see that the backend runs and that --backend and --backend-ready-path "
+        "are right.",
+        example="the backend http://127.0.0.1:8000 is not ready: GET /v1/health/ready was answered 503",
+        retry_after=1,
+    ),
+    ErrorRow(
+        code="backend_down",
+        status=502,
+        title="The backend is down",
+        cause="No connection to the backend could be made: nothing listens there, the name is unknown, or TLS fails.",
+        cure="Start the backend, or correct --backend. The next request tries again; nothing has to be restarted here.",
+        example="no connection to the backend http://127.0.0.1:8000: Connection refused",
+    ),
+    ErrorRow(
+        code="backend_broken",
+        status=502,
+        title="The backend's answer is no HTTP",
+        cause="The backend closed the connection before it had answered, sent something that is not HTTP/1.1, or "
+        "headers without end. Where it fails in the middle of its answer, the connection to the client is closed "
+        "before the end of the body, as the status is out already.",
+        cure="Look into the backend's log. The next request uses a new connection.",
+        example="the backend http://127.0.0.1:8000 closed the connection before it answered",
+    ),
+    ErrorRow(
+        code="backend_too_slow",
+        status=504,
+        title="The backend is too slow",
+        cause="The backend did not accept a connection within --backend-connect-timeout, or did not begin its answer "
+        "within --backend-timeout. Where it stops in the middle of its answer for longer than --backend-idle-timeout, "
+        "the connection to the client is closed before the end of the body.",
+        cure="Look into the backend's log and load, or allow more time.",
+        example="the backend http://127.0.0.1:8000 did not begin its answer within 600 s (--backend-timeout)",
     ),
     ErrorRow(
         code="deadline_exceeded",

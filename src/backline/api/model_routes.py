@@ -8,7 +8,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from backline.api.body import Body, ClientDisconnected, read_body
-from backline.api.endpoint import Endpoint, Family, Headers, respond
+from backline.api.endpoint import Endpoint, Family, Headers, OperationUnavailable, respond
 from backline.api.lookout import OpenRequest
 from backline.errors import BadRequest, DeadlineExceeded, ServerDraining
 from backline.runtime.call import BatchKey, Call
@@ -55,6 +55,11 @@ class ModelEndpoint(Endpoint):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Read the body, hand it over, answer."""
+        if self.state.service is None:
+            raise OperationUnavailable(
+                "this server has no model, it only passes /directAccess/ and /nim/ on to its backend; name a model "
+                "directory to serve one"
+            )
         service = self.state.model
         if self.state.draining:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)

@@ -1,4 +1,4 @@
-"""One write to the socket for each complete answer.
+"""uvicorn's HTTP protocol as we need it: one write for each complete answer, no trailers, no ``Date`` of its own.
 
 uvicorn writes the head of an answer and its body one after the other, and each write is a system call: a tenth of all
 that a small answer costs. Here the transport can be told to hold back what is written until the answer is whole.
@@ -47,11 +47,19 @@ class CorkableTransport:
 
 
 class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # httptools' or h11's: uvicorn decides on import
-    """uvicorn's protocol over a ``CorkableTransport``."""
+    """uvicorn's protocol over a ``CorkableTransport``, and without trailers."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See ``asyncio.Protocol``."""
         super().connection_made(CorkableTransport(cast("asyncio.Transport", transport)))
+
+    def on_headers_complete(self) -> None:
+        """See httptools, the only one that calls it."""
+        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            # uvicorn puts the trailers of a chunked body among the headers, where a trailer such as Authorization must
+            # not get. The request has a reference of its own to the list with its headers.
+            self.headers: list[tuple[bytes, bytes]] = []
 
 
 def corkable(send: Callable[..., Any]) -> CorkableTransport | None:
@@ -60,3 +68,12 @@ def corkable(send: Callable[..., Any]) -> CorkableTransport | None:
     # such an object.
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     return transport if type(transport) is CorkableTransport else None
+
+
+def leave_date_to_us(send: Callable[..., Any]) -> bool:
+    """Keep uvicorn from adding ``Date`` to the answer that is sent next; ``False`` where a middleware is in between."""
+    cycle: Any = getattr(send, "__self__", None)
+    if not hasattr(cycle, "default_headers"):
+        return False
+    cycle.default_headers = []
+    return True

@@ -72,6 +72,16 @@ _CHAT: Final = (
     "unsupported_encoding",
     "not_implemented",
 )
+_BACKEND: Final = (
+    *_ALWAYS,
+    "bad_request",
+    "draining",
+    "client_too_slow",
+    "backend_busy",
+    "backend_down",
+    "backend_broken",
+    "backend_too_slow",
+)
 _MODELS: Final = tuple(key for key in _MODEL if key not in ("body_too_large", "poison_request"))
 
 _TAGS: Final = (
@@ -162,7 +172,7 @@ def _status_routes() -> list[_Route]:
         },
     )
     stopping = _json_answer("The server stops.", {"$ref": "#/components/schemas/Message"})
-    probes = (*_ALWAYS, *_READY)
+    probes = (*_ALWAYS, *_READY, "backend_unready")
     return [
         _Route("get", "/", "root", status("Whether the server is up", ok, _ALWAYS)),
         _Route("get", "/livez/", "live", status("Whether the server is up, for liveness probes", ok, _ALWAYS)),
@@ -338,7 +348,10 @@ def _direct_access_routes() -> list[_Route]:
             operation: Json = {
                 "tags": ["direct access"],
                 "summary": "Ask the backend" if id_ == "directAccess" else "Ask the backend; as /directAccess",
-                "description": "`path` may have slashes. 400 when no backend is configured.",
+                "description": (
+                    "Passed on to the backend as it is, and its answer back, whatever the method; WebSockets too. "
+                    "`path` may have slashes. 400 when no backend is configured (--backend)."
+                ),
                 "parameters": [
                     {
                         "name": "path",
@@ -351,7 +364,7 @@ def _direct_access_routes() -> list[_Route]:
                 ],
                 "responses": {
                     "200": {"description": "What the backend answers.", "content": {"*/*": {"schema": _BINARY}}},
-                    **_errors((*_ALWAYS, "bad_request")),
+                    **_errors(_BACKEND),
                 },
             }
             if method != "get":

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from backline import __version__
 from backline.api.endpoint import Endpoint, respond_json
-from backline.errors import ModelLoading, ServerDraining
+from backline.errors import BacklineError, ModelLoading, ServerDraining
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _OK = {"message": "OK"}
+
+
+class BackendUnready(BacklineError):
+    """The backend does not say of itself that it is ready."""
+
+    code = "backend_unready"
 
 
 class Alive(Endpoint):
@@ -33,12 +39,16 @@ class ReadyProbe(Endpoint):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""
-        supervisor = self.state.model.supervisor
         if self.state.draining:
             raise ServerDraining("the server is shutting down", retry_after=1)
-        supervisor.check_accepting()
-        if supervisor.state is ModelState.RECOVERING:
-            raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
+        if self.state.service is not None:
+            supervisor = self.state.service.supervisor
+            supervisor.check_accepting()
+            if supervisor.state is ModelState.RECOVERING:
+                raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
+        backend = self.state.backend
+        if backend is not None and backend.unready is not None:
+            raise BackendUnready(f"the backend {backend.address.url} is not ready: {backend.unready}")
         await respond_json(send, 200, _OK, request_id)
 
 
@@ -47,24 +57,28 @@ class Stats(Endpoint):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""
-        service = self.state.model
-        workers = service.supervisor.workers()
+        service, backend = self.state.service, self.state.backend
+        workers = [] if service is None else service.supervisor.workers()
         for worker in workers:
             worker["resident_bytes"] = _resident_bytes(worker["pid"])
         server_bytes = _resident_bytes(os.getpid())
         total = server_bytes + sum(worker["resident_bytes"] for worker in workers)
-        content = {
+        content: dict[str, Any] = {
             "mem_info": {
                 "server_resident_bytes": server_bytes,
                 "total_resident_bytes": total,
                 "total_mb": round(total / 2**20, 1),
             },
             "workers": workers,
-            "restarts": service.supervisor.restarts,
-            "queue": {"waiting": service.dispatcher.waiting, "bytes_in_flight": service.dispatcher.bytes_in_flight},
-            "model_state": service.supervisor.state.value,
             "uptime_seconds": round(time.time() - self.state.started, 1),
         }
+        if service is not None:
+            dispatcher = service.dispatcher
+            content["restarts"] = service.supervisor.restarts
+            content["queue"] = {"waiting": dispatcher.waiting, "bytes_in_flight": dispatcher.bytes_in_flight}
+            content["model_state"] = service.supervisor.state.value
+        if backend is not None:
+            content["backend"] = {"in_flight": backend.in_flight, "ready": backend.unready is None}
         await respond_json(send, 200, content, request_id)
 
 
@@ -76,13 +90,14 @@ class Info(Endpoint):
         await respond_json(send, 200, self._content(), request_id)
 
     def _content(self) -> dict[str, Any]:
-        supervisor = self.state.model.supervisor
+        supervisor = None if self.state.service is None else self.state.service.supervisor
         folder = self.state.folder
-        model = supervisor.model.description if supervisor.model else {}
+        model = supervisor.model.description if supervisor and supervisor.model else {}
         target_type = model.get("target_type") or folder.spec().get("target_type")
         predictor = model.get("library") or ("custom code" if model.get("hooks") else None)
         metadata = dict(folder.raw_metadata)
-        failure = supervisor.failure
+        failure = supervisor.failure if supervisor else None
+        backend = self.state.backend
         return {
             "server": "backline",
             "version": __version__,
@@ -96,10 +111,11 @@ class Info(Endpoint):
             "modelMetadata": metadata,
             "inputSchema": metadata.get("inputSchema"),
             "model": model,
-            "modelState": supervisor.state.value,
+            "modelState": supervisor.state.value if supervisor else None,
             "failure": failure.message if failure else None,
             "python": platform.python_version(),
-            "workers": self.state.settings.workers.count,
+            "workers": self.state.settings.workers.count if supervisor else 0,
+            "backend": None if backend is None else {"url": backend.address.url, "unready": backend.unready},
         }
 
 
@@ -108,12 +124,12 @@ class Capabilities(Endpoint):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""
-        supervisor = self.state.model.supervisor
-        model = supervisor.model.description if supervisor.model else {}
+        service = self.state.service
+        model = service.supervisor.model.description if service and service.supervisor.model else {}
         content = {
             "supported_payload_formats": model.get("input_formats", []),
             "supported_response_formats": model.get("output_formats", []),
-            "supported_methods": {"chat": bool(model.get("chat"))},
+            "supported_methods": {"chat": bool(model.get("chat")), "directAccess": self.state.backend is not None},
         }
         await respond_json(send, 200, content, request_id)
 

@@ -1,21 +1,321 @@
-"""Direct access to an LLM backend; without one configured, the documented refusal."""
+"""Direct access to an LLM backend: any method and body, WebSockets too, byte for byte, streamed both ways."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
 
-from backline.api.endpoint import Endpoint
-from backline.errors import BadRequest
+from backline.api.endpoint import Endpoint, Headers
+from backline.api.error_table import render_error
+from backline.api.one_write import corkable, leave_date_to_us
+from backline.errors import BackendBroken, BackendDown, BackendError, BacklineError, BadRequest, ServerDraining
+from backline.proxy.headers import request_headers, response_headers
+from backline.proxy.port import BackendRequest
+from backline.proxy.target import backend_target
+from backline.proxy.websocket import HandshakeRefused, connect
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+    from websockets.asyncio.client import ClientConnection
+
+    from backline.api.state import ApiState
+    from backline.proxy.port import BackendResponse
+    from backline.proxy.service import Backend, Exchange
+
+logger = logging.getLogger("backline.api")
+
+_LARGEST_STATUS = 599
+# Close codes that stand for "none was sent" and "the connection broke": neither can be sent on.
+_NO_CODE, _BROKEN = 1005, 1006
+_NORMAL, _GOING_AWAY, _BAD_GATEWAY = 1000, 1001, 1014
+
+
+class _ClientLeft(Exception):
+    """The client left before its body was complete."""
 
 
 class DirectAccess(Endpoint):
-    """``/directAccess/{path}`` and ``/nim/{path}``."""
+    """Everything below ``mount``, which is ``/directAccess`` or ``/nim`` after the prefix, for HTTP and WebSockets."""
 
-    methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    any_method = True
+
+    def __init__(self, state: ApiState, mount: str) -> None:
+        super().__init__(state)
+        self._mount = mount.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or serve one WebSocket (ASGI)."""
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        """Refuse: this server has no backend."""
-        raise BadRequest("no LLM backend is configured, so there is nothing to access directly")
+        """Pass one request on, and its answer back."""
+        backend = self._backend()
+        target, headers = self._head(scope, backend)
+        exchange = backend.admit(functools.partial(_wait_left, receive))
+        try:
+            body = await _take_body(scope, receive, headers, exchange)
+            answer = await backend.client.send(BackendRequest(scope["method"], target, headers, body))
+            try:
+                await _pass_back(answer, send, exchange)
+            except BackendError as exc:
+                if not exchange.answered:
+                    raise
+                _log_cut_off(exc, request_id)
+            finally:
+                await answer.aclose()
+        except BackendDown:
+            backend.suspect()
+            raise
+        except (asyncio.CancelledError, _ClientLeft, BackendBroken):
+            # A client that leaves in the middle of its body ends the upload, which the client library may report as an
+            # error of its own.
+            if not self._is_over(exchange, request_id):
+                raise
+        finally:
+            backend.release(exchange)
+
+    def _is_over(self, exchange: Exchange, request_id: str) -> bool:
+        """Whether an exception was our own way of ending the request, with nothing left to answer.
+
+        Raises the reason where there is one to be told.
+        """
+        if not exchange.client_left and exchange.failure is None:
+            # At the end of the drain time: the status is out, so the connection ends without the rest.
+            return exchange.answered and self.state.draining
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            task.uncancel()
+        if exchange.failure is not None:
+            if not exchange.answered:
+                raise exchange.failure from None
+            _log_cut_off(exchange.failure, request_id)
+        return True
+
+    def _backend(self) -> Backend:
+        backend = self.state.backend
+        if backend is None:
+            raise BadRequest(
+                "no LLM backend is configured, so there is nothing to access directly; start the server with --backend"
+            )
+        if self.state.draining:
+            raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
+        return backend
+
+    def _head(self, scope: Scope, backend: Backend) -> tuple[bytes, Headers]:
+        address = backend.address
+        target = backend_target(
+            scope["raw_path"], scope["query_string"], mount=self._mount, base_path=address.base_path
+        )
+        client = scope["client"]
+        headers = request_headers(
+            scope["headers"],
+            authority=address.authority,
+            client=client[0] if client else None,
+            scheme=b"https" if scope["scheme"] in ("https", "wss") else b"http",
+        )
+        return target, headers
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        request_id = self.state.request_id(dict(scope["headers"]).get(b"x-request-id"))
+        try:
+            backend = self._backend()
+            target, headers = self._head(scope, backend)
+            with backend.socket():
+                timeout = backend.settings.timeout or None
+                opening = connect(backend.address, target, headers, scope["subprotocols"], timeout=timeout)
+                connection = await _unless_client_leaves(opening, receive)
+                if connection is None:
+                    return
+                try:
+                    await _accept(connection, send)
+                    await _relay_messages(connection, receive, send)
+                finally:
+                    connection.transport.abort()  # where the closing handshake was done, nothing is left to abort
+        except HandshakeRefused as exc:
+            headers = [header for header in response_headers(exc.headers, exc.status) if header[0] != b"date"]
+            await _refuse_socket(receive, send, exc.status, headers, exc.body)
+        except BacklineError as exc:
+            answer = render_error(exc, family="native", request_id=request_id, show_stacktrace=False)
+            await _refuse_socket(receive, send, answer.status, answer.headers, answer.body)
+
+
+# HTTP
+
+
+async def _take_body(
+    scope: Scope, receive: Receive, headers: Headers, exchange: Exchange
+) -> bytes | AsyncIterator[bytes]:
+    """Return the body if it is here already, with its length in ``headers``, or else an iterator of its pieces."""
+    framing = [header for header in scope["headers"] if header[0] in (b"content-length", b"transfer-encoding")]
+    if not framing or framing[0][1] == b"0":
+        return b""
+    first, more = await _receive_body(receive, exchange)
+    if more:
+        return _pieces(first, receive, exchange)
+    if framing[0][0] == b"transfer-encoding":
+        headers.append((b"content-length", b"%d" % len(first)))
+    return first
+
+
+async def _receive_body(receive: Receive, exchange: Exchange) -> tuple[bytes, bool]:
+    """Return the next piece of the body, and whether there is more. Raises ``_ClientLeft``."""
+    exchange.uploading = exchange.waits_for_client = True
+    message = await receive()
+    exchange.waits_for_client = False
+    exchange.moved += 1
+    if message["type"] == "http.disconnect":
+        exchange.client_left = True
+        raise _ClientLeft
+    more: bool = message.get("more_body", False)
+    exchange.uploading = more
+    return message.get("body", b""), more
+
+
+async def _pieces(first: bytes, receive: Receive, exchange: Exchange) -> AsyncIterator[bytes]:
+    piece, more = first, True
+    while True:
+        if piece:
+            yield piece
+        if not more:
+            return
+        piece, more = await _receive_body(receive, exchange)
+
+
+async def _pass_back(answer: BackendResponse, send: Send, exchange: Exchange) -> None:
+    status = answer.status
+    if not 200 <= status <= _LARGEST_STATUS:
+        raise BackendBroken(f"the backend answered with status {status}, which is none that can be passed on")
+    headers = response_headers(answer.headers, status)
+    if leave_date_to_us(send) and not any(name == b"date" for name, _ in headers):
+        headers.append((b"date", _date()))  # RFC 9110 section 6.6.1: who passes an answer on adds it
+    transport = corkable(send)
+    if transport is not None:
+        # What is here of the body leaves with the head; where nothing is, the head leaves in this turn of the loop.
+        transport.cork()
+        asyncio.get_running_loop().call_soon(transport.uncork)
+    exchange.answered = True
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    more = not answer.at_end
+    while more:
+        exchange.moved += 1
+        piece = await answer.read()
+        more = not answer.at_end
+        if piece or not more:
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if not more:
+                return
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _wait_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _log_cut_off(exc: BacklineError, request_id: str) -> None:
+    logger.error("answer cut off: %s: %s", exc.code, exc.message, extra={"request_id": request_id})
+
+
+def _date() -> bytes:
+    return _date_of(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
+# WebSockets
+
+
+async def _unless_client_leaves(
+    opening: Coroutine[Any, Any, ClientConnection], receive: Receive
+) -> ClientConnection | None:
+    """Return the connection, or ``None`` where the client has left before it was open."""
+    connecting = asyncio.ensure_future(opening)  # noqa: TID251  (both are cancelled below)
+    leaving = asyncio.ensure_future(receive())  # noqa: TID251  (before it is accepted a client can say nothing else)
+    try:
+        await asyncio.wait({connecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return connecting.result() if connecting.done() else None
+    finally:
+        leaving.cancel()
+        connecting.cancel()
+
+
+async def _accept(connection: ClientConnection, send: Send) -> None:
+    answer = connection.response
+    assert answer is not None
+    raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.raw_items()]
+    headers = [
+        header
+        for header in response_headers(raw, 101)
+        if header[0] != b"date" and not header[0].startswith(b"sec-websocket-")
+    ]
+    await send({"type": "websocket.accept", "subprotocol": connection.subprotocol, "headers": headers})
+
+
+async def _refuse_socket(receive: Receive, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    headers = [header for header in headers if header[0] != b"content-length"]
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+    # uvicorn logs an error unless the connection has ended when we return: it ends with the second of these.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await receive()
+            await receive()
+
+
+async def _relay_messages(connection: ClientConnection, receive: Receive, send: Send) -> None:
+    async with asyncio.TaskGroup() as group:
+        upward = group.create_task(_relay_up(connection, receive))
+        downward = group.create_task(_relay_down(connection, send))
+        await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
+        upward.cancel()
+        downward.cancel()
+
+
+async def _relay_up(connection: ClientConnection, receive: Receive) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            code = message.get("code", _NO_CODE)
+            if code in (_NO_CODE, _BROKEN):
+                return  # the connection is gone; that of the backend is aborted
+            await connection.close(code, message.get("reason") or "")
+            return
+        text = message.get("text")
+        try:
+            await connection.send(text if text is not None else message["bytes"])
+        except ConnectionClosed:
+            # The other direction tells the client; it knows the code.
+            await asyncio.Event().wait()
+
+
+async def _relay_down(connection: ClientConnection, send: Send) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        while True:
+            message = await connection.recv()
+            event: dict[str, Any] = {"type": "websocket.send"}
+            event["text" if isinstance(message, str) else "bytes"] = message
+            await send(event)
+    except OSError:
+        return  # the client has gone; the other direction hears of it, too
+    except ConnectionClosed:
+        code, reason = connection.close_code, connection.close_reason
+        sendable = {_NO_CODE: _NORMAL, _BROKEN: _BAD_GATEWAY, None: _GOING_AWAY}.get(code, code)
+        await send({"type": "websocket.close", "code": sendable, "reason": reason or ""})

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from backline.api.app import create_app
-from backline.api.banner import failure_text, ready_text
+from backline.api.banner import failure_text, listening_text, ready_text
 from backline.api.listen import BACKLOG
 from backline.api.one_write import HttpProtocol
 from backline.observe.logs import logging_to_stderr
@@ -89,17 +89,19 @@ async def _serve(
         app,
         http=HttpProtocol,
         lifespan="on",
-        ws="none",  # there is no such route; a client that asks for one is answered in HTTP, and nothing is imported
+        # Only a backend has WebSockets; without one who asks for one is answered in HTTP, and nothing is imported.
+        ws="none" if settings.backend.url is None else "auto",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks where a client is, and a backend is told by whom we were asked
         backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
     )
     server = _Server(config, app.state.backline)
     _calm_garbage_collector()
-    _tell(f"Listening on {url}  (loading {settings.model.code_dir})")
+    _tell(listening_text(settings, url))
     await server.serve(sockets=[listener])
     if failed or not server.started:
         return Outcome.FAILED
@@ -137,7 +139,7 @@ class _Server(uvicorn.Server):
         """See uvicorn, which calls this ten times a second."""
         if self._state.draining and not self.should_exit:
             left = self._drain_deadline - time.monotonic()
-            if left <= 0 or self._state.model.idle:
+            if left <= 0 or self._state.idle:
                 self.config.timeout_graceful_shutdown = max(0, math.ceil(left))
                 self.should_exit = True
         return await super().on_tick(counter)

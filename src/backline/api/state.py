@@ -14,6 +14,7 @@ from backline.api.lookout import Lookout
 if TYPE_CHECKING:
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
+    from backline.proxy.service import Backend
     from backline.runtime.service import ModelService
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -21,11 +22,15 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 @dataclasses.dataclass(slots=True)
 class ApiState:
-    """Settings and folder from the start; ``service`` while the application's lifespan lasts."""
+    """Settings and folder from the start; the rest while the application's lifespan lasts.
+
+    ``service`` is the model, which a sidecar does not have; ``backend`` is what ``--backend`` names, if anything.
+    """
 
     settings: Settings
     folder: ModelFolder
     service: ModelService | None = None
+    backend: Backend | None = None
     draining: bool = False
     lookout: Lookout = dataclasses.field(default_factory=Lookout)
     started: float = dataclasses.field(default_factory=time.time)
@@ -38,6 +43,11 @@ class ApiState:
         """The running service; there is one whenever a request can arrive."""
         assert self.service is not None
         return self.service
+
+    @property
+    def idle(self) -> bool:
+        """Whether every accepted request is answered."""
+        return (self.service is None or self.service.idle) and (self.backend is None or self.backend.idle)
 
     def request_id(self, given: bytes | None) -> str:
         """Return the client's ``X-Request-ID`` if it is harmless, else a new one."""

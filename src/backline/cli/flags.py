@@ -25,6 +25,7 @@ _TITLES = {
     "batch": "Batching",
     "score": "Scoring",
     "limits": "Limits",
+    "backend": "Backend",
     "log": "Logging",
 }
 _NUMBER = re.compile(r"-[0-9.]+")
@@ -59,12 +60,8 @@ COMPATIBLE_FLAGS = (
     CompatibleFlag(flag="--memory", instead="use --memory-limit to bound a worker's memory"),
     CompatibleFlag(flag="--skip-deps-install", instead="Backline installs nothing", takes_value=False),
     CompatibleFlag(
-        flag="--gpu-predictor", instead="this version starts no inference server beside the model", commands=("serve",)
-    ),
-    CompatibleFlag(
-        flag="--sidecar",
-        instead="this version has no proxy to an inference server",
-        takes_value=False,
+        flag="--gpu-predictor",
+        instead="start the inference server by itself and name it with --backend",
         commands=("serve",),
     ),
     CompatibleFlag(flag="--user-secrets-mount-path", instead="use --runtime-params-file to hand the model credentials"),

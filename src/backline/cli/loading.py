@@ -8,7 +8,7 @@ import click
 
 from backline.cli.flags import ModelArguments, take_model_arguments
 from backline.cli.messages import warn
-from backline.config.model_folder import ModelFolder, read_model_folder, unusable_folder
+from backline.config.model_folder import ModelFolder, no_folder, read_model_folder, unusable_folder
 from backline.config.problems import SettingError
 from backline.config.sources import Resolved, load_error_server_settings, load_settings
 
@@ -22,18 +22,21 @@ def load(ctx: click.Context, values: dict[str, Any]) -> Resolved:
 
 
 def load_for_server(ctx: click.Context, values: dict[str, Any]) -> ModelFolder:
-    """Return the model folder with its settings, or with ``--with-error-server`` one that only knows its problem.
+    """Return the model folder with its settings; for a sidecar an empty one.
+
+    With ``--with-error-server`` one that cannot be read only knows its problem.
 
     Raises ``CallError`` or ``SettingError``.
     """
     arguments = take_model_arguments(ctx, values)
     try:
-        return read_model_folder(_load(arguments).settings)
+        settings = _load(arguments).settings
+        return no_folder(settings) if settings.backend.sidecar else read_model_folder(settings)
     except SettingError as problem:
-        settings = load_error_server_settings(arguments.directory, arguments.flags)
-        if settings is None:
+        fallback = load_error_server_settings(arguments.directory, arguments.flags)
+        if fallback is None:
             raise
-        return unusable_folder(settings, problem)
+        return unusable_folder(fallback, problem)
 
 
 def _load(arguments: ModelArguments) -> Resolved:

@@ -14,19 +14,22 @@ from backline.cli.exit_codes import ExitCode
 from backline.cli.flags import ModelCommand
 from backline.cli.loading import load_for_server
 from backline.config.model_folder import ModelFolder
+from backline.proxy.choose import check_client
 from backline.runtime.launch import Launched, launched_early
 
 
 @click.command(cls=ModelCommand, settings_of="serve")
 @click.pass_context
 def serve(ctx: click.Context, /, **values: Any) -> int:
-    """Serve the model in DIR over HTTP until stopped.
+    """Serve the model in DIR over HTTP until stopped; with --backend, an LLM backend beside it or instead of it.
 
     Settings are flags, environment variables (BACKLINE_WORKERS for --workers), backline.toml in DIR, and for target
     type and labels model-metadata.yaml; the first of these that says something wins. backline config show tells which.
     """
     folder = load_for_server(ctx, values)
     server = folder.settings.server
+    if folder.settings.backend.url is not None:
+        check_client(folder.settings.backend)
     with listen(server.host, server.port) as listener, _first_worker(folder) as launched:
         # Late: the web framework takes long to import, and the worker is on its way.
         with _collector_at_rest():
@@ -42,7 +45,7 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
 
 
 def _first_worker(folder: ModelFolder) -> contextlib.AbstractContextManager[Launched | None]:
-    if folder.problem is not None:
+    if folder.problem is not None or folder.settings.backend.sidecar:
         return contextlib.nullcontext()
     return launched_early(folder.settings.workers.python, folder.spec())
 

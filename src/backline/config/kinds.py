@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,29 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_backend_url(text: str) -> str:
+    """Return the URL of a backend without a slash at its end. Raises ``ValueProblem``."""
+    example = "give scheme, host and port, such as http://127.0.0.1:8000 or https://llm.example.com/team"
+    text = text.strip()
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise ValueProblem(f"{text!r} is no URL", example)
+    try:
+        parts = urllib.parse.urlsplit(text)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueProblem(f"{text!r} is no URL: {exc}", example) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueProblem(f"{text!r} is no http or https URL", example)
+    if "@" in parts.netloc:
+        # Not repeated: it carries a password.
+        raise ValueProblem("the URL holds a user name", "leave it out; clients send their own Authorization header")
+    if "?" in text or "#" in text:
+        raise ValueProblem(f"{text!r} has a query or a fragment", example)
+    if any(segment in (".", "..") for segment in urllib.parse.unquote(parts.path).split("/")):
+        raise ValueProblem(f"{text!r} has a . or .. in its path", "write the path out")
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
 def _show_text(value: Any) -> str:
     return value if isinstance(value, str) and value else '""' if value == "" else str(value)
 
@@ -209,6 +233,9 @@ URL_PREFIX = Kind(
     parse=_parse_prefix,
     from_toml=lambda value: _parse_prefix(_text(value)),
     show=_show_text,
+)
+BACKEND_URL = Kind(
+    name="a URL", metavar="URL", parse=parse_backend_url, from_toml=lambda value: parse_backend_url(_text(value))
 )
 ADDRESS = Kind(
     name="host:port",

@@ -62,6 +62,11 @@ def read_model_folder(settings: Settings) -> ModelFolder:
     )
 
 
+def no_folder(settings: Settings) -> ModelFolder:
+    """Return what stands for the folder where there is no model, only a backend."""
+    return ModelFolder(settings=settings, metadata=ModelMetadata(), raw_metadata={}, runtime_parameter_values={})
+
+
 def unusable_folder(settings: Settings, problem: ConfigError) -> ModelFolder:
     """Return the folder that stands for one that could not be read; a server answers with ``problem``."""
     return ModelFolder(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backline.config.kinds import (
     ADDRESS,
+    BACKEND_URL,
     DURATION,
     INTEGER,
     LABELS,
@@ -273,6 +274,85 @@ class LimitSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSettings:
+    """The LLM backend that ``/directAccess`` and ``/nim`` lead to."""
+
+    url: str | None = setting(
+        None,
+        BACKEND_URL,
+        "The address of a running LLM backend (NIM, vLLM, any HTTP server): /directAccess/... and /nim/... are passed "
+        "on to it. Without DIR nothing else is served.",
+        flags=("--backend",),
+        show_none="none",
+        commands=_SERVE,
+    )
+    sidecar: bool = setting(
+        False,
+        SWITCH,
+        "Only pass requests on to the backend, and start no model even where there is a DIR. Without --backend the "
+        "backend is http://localhost:8000.",
+        flags=("--sidecar",),
+        twins=("SIDECAR",),
+        commands=_SERVE,
+    )
+    ready_path: str | None = setting(
+        None,
+        TEXT,
+        "The path that the backend answers with 2xx when it is ready, such as /v1/health/ready (NIM) or /health (vLLM)."
+        " Without one, any answer below 500 to GET / will do.",
+        flags=("--backend-ready-path",),
+        show_none="none",
+        commands=_SERVE,
+    )
+    client: str = setting(
+        "http1",
+        choice("http1", "aiohttp", "httpx2", "httpx"),
+        "The HTTP client that talks to the backend: our own (http1), or a library, which then has to be installed.",
+        flags=("--backend-client",),
+        commands=_SERVE,
+    )
+    connections: int = setting(
+        1024,
+        INTEGER,
+        "How many requests may be under way to the backend at a time; each has a connection to itself.",
+        flags=("--backend-connections",),
+        least=1,
+        most=100_000,
+        commands=_SERVE,
+    )
+    connect_timeout: float = setting(
+        5.0,
+        DURATION,
+        "How long connecting to the backend may take.",
+        flags=("--backend-connect-timeout",),
+        least=0.01,
+        most=_DAY,
+        commands=_SERVE,
+    )
+    timeout: float = setting(
+        600.0,
+        DURATION,
+        "How long the backend may take to begin its answer, counted from when it has the request.",
+        flags=("--backend-timeout",),
+        twins=("NIM_DIRECT_ACCESS_REQUEST_TIMEOUT",),
+        least=0.01,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
+    )
+    idle_timeout: float = setting(
+        300.0,
+        DURATION,
+        "How long an answer that has begun, or a request's body, may stand still. There is no limit on the whole.",
+        flags=("--backend-idle-timeout",),
+        least=0.01,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Logs, which go to standard error."""
 
@@ -302,6 +382,7 @@ class Settings:
     batch: BatchSettings = BatchSettings()
     score: ScoreSettings = ScoreSettings()
     limits: LimitSettings = LimitSettings()
+    backend: BackendSettings = BackendSettings()
     log: LogSettings = LogSettings()
 
 
@@ -312,6 +393,7 @@ SECTIONS: dict[str, type] = {
     "batch": BatchSettings,
     "score": ScoreSettings,
     "limits": LimitSettings,
+    "backend": BackendSettings,
     "log": LogSettings,
 }
 """The dataclass of each section, in the order of the tree."""

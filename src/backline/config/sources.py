@@ -37,6 +37,9 @@ from backline_worker.contract.target_types import TargetType
 WORKERS_PARAMETER = "CUSTOM_MODEL_WORKERS"
 """The runtime parameter that sets the number of workers."""
 
+SIDECAR_BACKEND = "http://localhost:8000"
+"""The backend of a sidecar that names none: where the documented inference container listens."""
+
 OUR_PREFIX = "BACKLINE_"
 
 _BY_NAME = {option.dotted: option for option in (*OPTIONS, ADDRESS_OPTION)}
@@ -100,14 +103,17 @@ def load_settings(
     warnings: list[str] = []
     from_flags = _flag_layer(flags, here)
     from_environment = _environment_layer(environ, here, warnings)
+    if model_dir is None:
+        _derive_sidecar(from_flags, from_environment, here)
     code_dir = _code_dir(model_dir, from_flags, from_environment, here)
-    from_file = _spread_address(
-        {
-            name: _Found(value, Source("file", at), code_dir.value)
-            for name, (value, at) in toml_file.read_toml(code_dir.value / toml_file.FILE_NAME, _BY_NAME).items()
-        }
-    )
-    metadata = read_metadata_file(code_dir.value)
+    from_file: _Layer = {}
+    metadata = MetadataFile()
+    if code_dir.source.kind != "derived":
+        in_file = toml_file.read_toml(code_dir.value / toml_file.FILE_NAME, _BY_NAME)
+        from_file = _spread_address(
+            {name: _Found(value, Source("file", at), code_dir.value) for name, (value, at) in in_file.items()}
+        )
+        metadata = read_metadata_file(code_dir.value)
     layers = [
         {"model.code_dir": code_dir},
         from_flags,
@@ -121,6 +127,8 @@ def load_settings(
     chosen.update(_choose_class_labels(layers, chosen))
     _derive_target_type(chosen)
     _check_target(chosen, warnings)
+    if chosen["backend.sidecar"].value and chosen["backend.url"].value is None:
+        chosen["backend.url"] = _Found(SIDECAR_BACKEND, Source("derived", "--sidecar"), here)
     return Resolved(
         settings=_build(chosen),
         sources={name: found.source for name, found in chosen.items()},
@@ -138,7 +146,9 @@ def load_error_server_settings(
     """
     here = Path.cwd()
     environ = os.environ if environ is None else environ
-    needed = [option for option in (*OPTIONS, ADDRESS_OPTION) if option.section in ("server", "limits", "log")]
+    needed = [
+        option for option in (*OPTIONS, ADDRESS_OPTION) if option.section in ("server", "limits", "backend", "log")
+    ]
     names = {option.dotted for option in needed}
     variables = {variable for option in needed for variable in option.variables}
     layers = [
@@ -215,6 +225,15 @@ def _spread_address(layer: _Layer) -> _Layer:
         for name, value in zip(("server.host", "server.port"), address.value, strict=True):
             layer.setdefault(name, _Found(value, address.source, address.relative_to))
     return layer
+
+
+def _derive_sidecar(flags: _Layer, environment: _Layer, here: Path) -> None:
+    """A backend and no model directory: only pass requests on; the directory is where we are, and is not read."""
+    layers = [flags, environment]
+    url, sidecar = _first(layers, "backend.url"), _first(layers, "backend.sidecar")
+    if _first(layers, "model.code_dir") is None and (url is not None or (sidecar is not None and sidecar.value)):
+        flags.setdefault("backend.sidecar", _Found(True, Source("derived", "no model directory"), here))
+        flags["model.code_dir"] = _Found(here, Source("derived", "no model directory"), here)
 
 
 def _code_dir(model_dir: Path | str | None, flags: _Layer, environment: _Layer, here: Path) -> _Found:

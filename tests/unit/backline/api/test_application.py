@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backline.api.application import Application
@@ -52,6 +52,23 @@ def test_an_endpoint_is_reached_without_routing() -> None:
     status, keys = ask(make_app(), "/echo")
     assert status == 200
     assert b"router" not in keys.split(b",")
+
+
+def test_a_subtree_answers_what_is_below_it_without_routing_and_nothing_beside_it() -> None:
+    echo = Echo()
+    app = Application(routes=[Mount("/tree", echo)], endpoints={}, subtrees={"/tree": echo})
+    for path in ("/tree/", "/tree/a/b"):
+        status, keys = ask(app, path)
+        assert status == 200
+        assert b"router" not in keys.split(b",")
+    assert ask(app, "/trees/a")[0] == 404
+
+
+def test_a_subtree_is_reached_through_a_middleware_that_wants_to_see_its_requests() -> None:
+    echo = Echo()
+    app = Application(routes=[Mount("/tree", echo)], endpoints={}, subtrees={"/tree": echo})
+    app.add_middleware(Mark)
+    assert b"marked" in ask(app, "/tree/a")[1].split(b",")
 
 
 def test_other_paths_are_routed_as_ever() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backline.api.endpoint
-import backline.api.proxy_routes
+import backline.api.probes
 import backline.api.shutdown  # noqa: F401 - their error classes have to be in the table too
 import backline_worker.errors
 from backline.api.error_table import (
@@ -56,13 +56,15 @@ STATUSES = {
     404: {"not_found", "operation_unavailable"},
     405: {"method_not_allowed"},
     406: {"not_acceptable"},
+    408: {"client_too_slow"},
     413: {"body_too_large", "decompressed_too_large"},
     415: {"unsupported_media_type", "unsupported_encoding"},
     422: {"empty_body", "decode_failed", "missing_part", "schema_mismatch", "poison_request", "worker_died/decoding"},
     500: {"hook_failed", "result_invalid", "out_of_memory", "worker_died", "internal_error", "user_http_error"},
     501: {"not_implemented"},
-    503: {"queue_full", "loading", "draining"},
-    504: {"deadline_exceeded"},
+    502: {"backend_down", "backend_broken"},
+    503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready"},
+    504: {"deadline_exceeded", "backend_too_slow"},
     513: {"load_failed", "config_error"},
 }
 

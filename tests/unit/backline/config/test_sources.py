@@ -340,3 +340,71 @@ def test_a_workers_parameter_out_of_range_is_refused_where_it_stands(folder: Pat
     path = write(folder, "params.yaml", "CUSTOM_MODEL_WORKERS: 41\n")
     error = refused(folder, {"model.runtime_params_file": str(path)})
     assert error.where == f"{path}:1 CUSTOM_MODEL_WORKERS"
+
+
+# The backend
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        (" https://LLM.example.com/team/ ", "https://llm.example.com/team"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+    ],
+)
+def test_a_backend_is_a_url_without_a_slash_at_its_end(folder: Path, text: str, url: str) -> None:
+    assert load(folder, {"backend.url": text}).settings.backend.url == url
+    assert load(folder, {}, {"BACKLINE_BACKEND": text}).settings.backend.url == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:8000", "localhost", "ftp://x", "http://", "http://a b", "http://a:99999", "http://a:0", "http://a?b=1",
+        "http://a#b", "http://a/../b", "http://a/%2e%2e/b", "http://a\\b", "http://ä.example", "http://[::1",
+    ],
+)  # fmt: skip
+def test_what_is_no_backend_is_refused_with_an_example(folder: Path, text: str) -> None:
+    problem = refused(folder, {"backend.url": text})
+    assert str(problem).startswith("flag --backend: ")
+    assert problem.usage
+
+
+def test_a_password_in_a_backends_url_is_not_repeated(folder: Path) -> None:
+    problem = refused(folder, {}, {"BACKLINE_BACKEND": "http://me:secret@host"})
+    assert "secret" not in str(problem)
+    assert "Authorization" in problem.mend
+
+
+def test_a_backend_needs_no_directory_and_nothing_in_ours_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "backline.toml", "[server]\nport = 1\n")
+    write(tmp_path, "model-metadata.yaml", "targetType: nonsense\n")
+    monkeypatch.chdir(tmp_path)
+    resolved = load(None, {"backend.url": "http://a"})
+    assert resolved.settings.backend.sidecar
+    assert str(resolved.sources["backend.sidecar"]) == "no model directory"
+    assert resolved.settings.server.port == 8080
+
+
+def test_a_backend_beside_a_directory_leaves_the_model_in_place(folder: Path) -> None:
+    write(folder, "backline.toml", '[backend]\nurl = "http://a:1"\ntimeout = "5 s"\n')
+    backend = load(folder).settings.backend
+    assert (backend.url, backend.timeout, backend.sidecar) == ("http://a:1", 5.0, False)
+
+
+def test_a_sidecar_without_a_backend_has_the_documented_one(folder: Path) -> None:
+    for resolved in (load(folder, {"backend.sidecar": True}), load(None, {}, {"SIDECAR": "1"})):
+        assert resolved.settings.backend.url == "http://localhost:8000"
+        assert str(resolved.sources["backend.url"]) == "--sidecar"
+
+
+def test_the_documented_variable_is_the_time_to_the_first_byte(folder: Path) -> None:
+    backend = load(folder, {}, {"NIM_DIRECT_ACCESS_REQUEST_TIMEOUT": "3600"}).settings.backend
+    assert backend.timeout == 3600.0
+
+
+def test_without_a_backend_a_directory_is_needed() -> None:
+    assert refused(None, {"backend.sidecar": False}).what == "no model directory"
