@@ -10,6 +10,9 @@ is classed by its text before it is read:
 - TEXT: one at least can be no number, no truth value and no missing value;
 - ODD: everything else, such as infinities, or integers too long for a float beside missing values.
 
+That takes time by the byte. So long bodies are read first, where they are plain, and mostly the table's own values tell
+that each part would have had the same type alone (``_read_and_check``).
+
 Bodies with the same header and the same classes are read as one table, and the table stands only if each of its columns
 has its class's type. Then every part has it alone too: of integers and of truth values any part is of the same kind;
 a FLOAT part has a field that is no integer; a TEXT part has one that is only text.
@@ -31,6 +34,11 @@ from .joined import Joined
 
 _INT, _FLOAT, _BOOL, _TEXT, _ODD = range(5)
 _HEADER = re.compile(rb'(?:[^" \t,\r\0][^",\r\0]*|"[^",\r\0]*")(?:,(?:[^",\r\0]*|"[^",\r\0]*"))*')
+_LONG_BYTES = 16 << 10
+_HARD = (b'"', b"\r", b"\0")
+# No number, infinity, missing value or truth value of pandas' CSV reader starts with one of these letters.
+_CERTAINLY_TEXT = re.compile(r"[A-EG-HJ-MO-SU-Za-eg-hj-mo-su-z]")
+_LONG_WHOLE = 1e15
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -69,9 +77,97 @@ def decode_together(bodies: Sequence[Buffer], *, max_bytes: int = 0) -> List[Joi
     tables = []
     for header, members in by_header.items():
         columns = _count_columns(header)
-        if columns and len(members) > 1:
+        if not columns or len(members) < 2:
+            continue
+        is_long = sum(len(member.rows) for member in members) >= _LONG_BYTES
+        table = _read_and_check(header, members, columns) if is_long and _trials.worth(header) else None
+        if table is None:
             tables += [_read(header, group) for group in _alike(members, columns)]
+        else:
+            tables.append(table)
     return [table for table in tables if table is not None]
+
+
+class _Trials:
+    """Which headers' bodies are read first and checked afterwards: those for which that has worked lately."""
+
+    _SKIP = 31  # batches after one for which it has not
+    _MAX_HEADERS = 256
+
+    def __init__(self) -> None:
+        self._skip: Dict[bytes, int] = {}
+
+    def worth(self, header: bytes) -> bool:
+        left = self._skip.get(header, 0)
+        if left:
+            self._skip[header] = left - 1
+        return not left
+
+    def failed(self, header: bytes) -> None:
+        if len(self._skip) >= self._MAX_HEADERS:
+            self._skip.clear()
+        self._skip[header] = self._SKIP
+
+
+_trials = _Trials()
+
+
+def _read_and_check(header: bytes, members: Sequence[_Body], columns: int) -> Optional[Joined]:
+    """Return the table of all members if its values tell that each would have had these types alone."""
+    rows = b"".join([member.rows for member in members])
+    counts = [member.rows.count(b"\n") for member in members]
+    count = sum(counts)
+    first_row = rows[: rows.find(b"\n")]
+    # pandas refuses a row that is longer than the first one. So with the first one as it should be, and with as many
+    # commas as all the rows have, none of them is too short.
+    if (
+        columns > 1
+        and first_row.count(b",") == columns - 1
+        and rows.count(b",") == count * (columns - 1)
+        and not any(byte in rows for byte in _HARD)
+    ):
+        pandas = pandas_for("reading CSV")
+        try:
+            frame = pandas.read_csv(text.open_bytes(b"".join([header, b"\n", rows])), low_memory=False, index_col=False)
+        except Exception:  # whose fault it is, reading each alone tells
+            frame = None
+        if frame is not None and len(frame) == count and _has_types_of_parts(frame, counts):
+            return Joined(frame, [member.place for member in members], counts)
+    _trials.failed(header)
+    return None
+
+
+def _has_types_of_parts(frame: Any, counts: Sequence[int]) -> bool:
+    """Say whether each column of each part has, for certain, the type alone that it has in the table.
+
+    Whole numbers in a column of floats would be integers alone, unless a number with a fraction or a missing value is
+    among them; text would be numbers or truth values, unless one is certain to be only text. Large whole numbers beside
+    missing values are rounded in another way alone.
+    """
+    import numpy
+
+    starts = numpy.cumsum([0, *counts[:-1]])
+    floats = []
+    for _, column in frame.items():  # noqa: PERF102 - it is a table, and has no values()
+        dtype = column.dtype
+        if dtype == "str":
+            if not all(map(_is_certainly_text, column.to_numpy()[starts].tolist())):
+                return False
+        elif getattr(dtype, "kind", "O") == "f":
+            floats.append(column.to_numpy())
+        elif dtype not in (numpy.int64, numpy.bool_):
+            return False
+    if not floats:
+        return True
+    values = numpy.array(floats)
+    if (numpy.abs(values) >= _LONG_WHOLE).any():
+        return False
+    certain = values != numpy.floor(values)  # true of missing values as well
+    return bool(certain.all() or numpy.logical_or.reduceat(certain, starts, axis=1).all())
+
+
+def _is_certainly_text(value: Any) -> bool:
+    return isinstance(value, str) and _CERTAINLY_TEXT.match(value) is not None
 
 
 def _count_columns(header: bytes) -> int:

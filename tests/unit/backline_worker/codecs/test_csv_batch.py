@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backline_worker.codecs import csv
+from backline_worker.codecs import csv, csv_batch
 from backline_worker.codecs.csv_batch import decode_together
 from backline_worker.errors import RequestError
 
@@ -69,6 +69,13 @@ def bodies(draw: st.DrawFn) -> list[bytes]:
     ends = st.sampled_from(["", "\n", "\n", "\n\n", "\r\n", "\n \n"])
     texts = st.builds(lambda lines, end: "\n".join([header, *lines]) + end, rows, ends)
     return [text.encode() for text in draw(st.lists(texts, min_size=2, max_size=5))]
+
+
+@pytest.fixture(autouse=True, params=["by trial", "by classes"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of reading together: first and checked afterwards, where that works, and classed before."""
+    monkeypatch.setattr(csv_batch, "_LONG_BYTES", 0)
+    monkeypatch.setattr(csv_batch._trials, "worth", lambda header: request.param == "by trial")
 
 
 def alone(body: bytes) -> pd.DataFrame | None:
