@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import profile_request, report
 from benchmarks.contenders import BARE_LOOP, CONTENDERS
-from benchmarks.environments import HERE, NAMES, OURS, PROJECT, Environments, set_up
+from benchmarks.environments import HERE, NAMES, PROJECT, Environments, set_up
 from benchmarks.errors import BenchmarkError
 from benchmarks.run import Plan, read, remaining, run
 from benchmarks.scenarios import GROUPS, SCENARIOS, select
@@ -209,20 +209,20 @@ def _contenders(words: list[str]) -> list[str]:
         return everybody
     chosen = set()
     for word in words:
-        found = [
-            name
-            for name in everybody
-            if word == name
-            or (
-                name in CONTENDERS
-                and (word == CONTENDERS[name].environment or (word == "main" and CONTENDERS[name].main))
-            )
-            or (name == BARE_LOOP and word in ("main", OURS))
-        ]
+        # A name is that contender alone, also where an environment is called the same.
+        found = [word] if word in everybody else [name for name in everybody if _is_of(name, word)]
         if not found:
             raise BenchmarkError(f"no contender or environment is called {word!r}; --help lists them")
         chosen.update(found)
     return [name for name in everybody if name in chosen]
+
+
+def _is_of(name: str, group: str) -> bool:
+    """Say whether a contender is of an environment, or one of ``main``; the yardstick is always one of ``main``."""
+    if name == BARE_LOOP:
+        return group == "main"
+    contender = CONTENDERS[name]
+    return group == contender.environment or (group == "main" and contender.main)
 
 
 def _environments(arguments: argparse.Namespace) -> Environments:

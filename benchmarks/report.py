@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import profile_request
-from benchmarks.aims import AIMS, Outcome, median, outcome
+from benchmarks.aims import AIMS, SCORE, Outcome, median, outcome
 from benchmarks.contenders import BARE_LOOP, CONTENDERS
 from benchmarks.environments import HERE
 from benchmarks.scenarios import GROWTH_CLIENTS, GROWTH_CONTENDERS, LEVERS, SCENARIOS
@@ -27,6 +27,7 @@ _PAGE = "benchmarks.md"
 _FOLDER = "benchmarks"
 _RAW = "results.jsonl"
 _SCORE_RAW = "score.jsonl"
+_WHOLE_RUNS = ("compare", "growth", "undisturbed")  # the scenarios of score.py that are not cut short
 
 
 def write(lines: Lines, *, score_lines: Lines, docs: Path, notes: str, plot_python: Path | None) -> None:
@@ -47,7 +48,7 @@ def page(lines: Lines, score_lines: Lines, notes: str, plots: Sequence[Plot]) ->
     """Return the page as Markdown, one section for each question; those without results are left out."""
     sections = [
         _head(lines),
-        _section("Aims", _aims(lines, notes)),
+        _section("Aims", _aims([*lines, *_compared(score_lines)], notes)),
         _section("Under load", _loads(lines)),
         _section("Start, memory, one large request", _starts(lines)),
         _section("Every answer checked", _checked(lines)),
@@ -372,21 +373,38 @@ def _profile(lines: Lines) -> list[str]:
 
 
 def _score(lines: Lines, plots: Sequence[Plot]) -> list[str]:
-    """Lines of ``score.py``: ``contender``, ``rows``, ``wall_seconds``, ``peak_mib``."""
+    """Lines of ``score.py``: ``scenario``, ``contender``, ``rows``, ``wall_seconds``, ``peak_mib``."""
     groups: dict[tuple[int, str], Lines] = collections.defaultdict(list)
     for line in lines:
-        if "rows" in line and "wall_seconds" in line:
+        if line["scenario"] in _WHOLE_RUNS:
             groups[line["rows"], line["contender"]].append(line)
     rows = []
     for (count, contender), found in sorted(groups.items()):
         seconds = statistics.median(line["wall_seconds"] for line in found)
-        peaks = [line["peak_mib"] for line in found if "peak_mib" in line]
-        peak = statistics.median(peaks) if peaks else None
-        rows.append([f"{count:,}", contender, _number(seconds, 1), _number(count / seconds, 0), _number(peak, 0)])
+        peak = statistics.median(line["peak_mib"] for line in found)
+        cells = [_number(seconds, 1), _number(count / seconds, 0), _number(peak, 0)]
+        rows.append([f"{count:,}", contender, str(len(found)), *cells])
     if not rows:
         return []
-    table = _table(["rows", "", "seconds", "rows/s", "peak, MiB"], rows, numbers=(0, 2, 3, 4))
-    return [*table, *_pictures(plots, "score-")]
+    said = [
+        "Whole runs, with start and loading of the model; the first rows of each output are held against the library."
+    ]
+    for line in lines:
+        if line["scenario"] == "resumed":
+            same = "with the same bytes as an undisturbed run" if line["same_bytes"] else "WITH OTHER BYTES"
+            said.append(
+                f"Killed with SIGKILL at half of {line['rows']:,} rows, all processes, and resumed: "
+                f"done after another {line['wall_seconds']:.1f} s, {same}."
+            )
+    table = _table(["rows", "", "runs", "seconds", "rows/s", "peak, MiB"], rows, numbers=(0, 2, 3, 4, 5))
+    return [*said, "", *table, *_pictures(plots, "score-")]
+
+
+def _compared(score_lines: Lines) -> list[dict[str, Any]]:
+    """Return the lines of the comparison on the largest file, as those of a scenario."""
+    compared = [line for line in score_lines if line["scenario"] == "compare"]
+    most = max((line["rows"] for line in compared), default=0)
+    return [{**line, "scenario": SCORE} for line in compared if line["rows"] == most]
 
 
 def _failures(lines: Lines) -> list[str]:
@@ -438,7 +456,7 @@ def plots_of(lines: Lines, score_lines: Lines) -> list[Plot]:
     ):
         points: dict[str, dict[int, list[float]]] = collections.defaultdict(lambda: collections.defaultdict(list))
         for line in score_lines:
-            if "rows" in line and field in line:
+            if line["scenario"] in _WHOLE_RUNS:
                 points[line["contender"]][line["rows"]].append(line[field])
         series = {
             contender: [[rows, statistics.median(values)] for rows, values in sorted(found.items())]

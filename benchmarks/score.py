@@ -100,7 +100,7 @@ def resume(directory: Path, arguments: argparse.Namespace) -> None:
     undisturbed = run(command_of("backline", source, whole, arguments))
     report("undisturbed", "backline", arguments.rows, undisturbed)
     command = command_of("backline", source, output, arguments)
-    killed = run(command, kill_after=undisturbed["seconds"] / 2)
+    killed = run(command, kill_after=undisturbed["wall_seconds"] / 2)
     report("killed", "backline", arguments.rows, killed, output_there=output.exists())
     # The flags that were given go to the end of the command.
     place = command.index("--python")
@@ -114,7 +114,7 @@ def resume(directory: Path, arguments: argparse.Namespace) -> None:
 
 def report(scenario: str, contender: str, rows: int, figure: dict[str, Any], **more: Any) -> None:
     """Print a figure."""
-    rate = round(rows / figure["seconds"])
+    rate = round(rows / figure["wall_seconds"])
     print(
         json.dumps(
             {"scenario": scenario, "contender": contender, "rows": rows, **figure, "rows_per_second": rate, **more}
@@ -174,7 +174,7 @@ def run(command: list[str], *, kill_after: float | None = None) -> dict[str, Any
         watcher.join()
     if process.returncode and kill_after is None:
         sys.exit(f"{command} ended with {process.returncode}:\n{errors.decode()}")
-    return {"seconds": round(time.monotonic() - started, 3), "peak_mib": round(peak / 2**20)}
+    return {"wall_seconds": round(time.monotonic() - started, 3), "peak_mib": round(peak / 2**20)}
 
 
 def tree(root: int) -> list[int]:

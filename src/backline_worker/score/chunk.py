@@ -147,7 +147,7 @@ class _Chunk:
                 blanks += blank(at)
                 at += 1
             lines, record = rows.place_of(place)
-            message, _ = _relative(error, rows)
+            message = _relative(error, rows)
             self._rejects.append(
                 {"row": self._rows + place - blanks, "line": lines, "reason": message, "record": record}
             )
@@ -210,10 +210,9 @@ class _Chunk:
 
     def _naming(self, rows: Rows, place: int, error: ReportedError) -> ReportedError:
         """Return the error with the place of its record in the chunk, for the server to name it in the whole file."""
-        message, quoted = _relative(error, rows)
+        message = _relative(error, rows)
         lines, record = rows.place_of(place)
         details = {**error.details, "row": self._rows + place, "line": lines, "record": record[:500]}
-        del quoted
         named = type(error)(message, details=details, traceback=error.traceback)
         named.__cause__ = error.__cause__
         return named
@@ -229,11 +228,11 @@ class _Hopeless(Exception):
     """Every row is refused."""
 
 
-def _relative(error: ReportedError, rows: Rows) -> Tuple[str, bool]:
-    """Return the message without the line that the record has in a table of its own; whether there was one."""
+def _relative(error: ReportedError, rows: Rows) -> str:
+    """Return the message without the line that the record has in a table of its own."""
     line = getattr(rows.reader, "header_lines", 0) + 1
     for text in ("line {} of the CSV has ", "line {} of the CSV ", "line {} of the JSON lines "):
         start = text.format(line)
         if error.message.startswith(start):
-            return error.message[len(start) :], True
-    return error.message, False
+            return error.message[len(start) :]
+    return error.message

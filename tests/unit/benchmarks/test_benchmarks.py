@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import __main__ as main_module
 from benchmarks import aims, client, environments, report, scenarios
 from benchmarks.answers import check_answer
 from benchmarks.contenders import BARE_LOOP, CONTENDERS
@@ -134,16 +135,38 @@ def test_the_report_compares_medians_with_the_best_peer_of_the_run() -> None:
     assert "## Scoring files" not in page
 
 
-def test_the_report_has_a_place_for_the_lines_of_score() -> None:
+def score_lines(scenario: str, contender: str, rows: int, speed: float) -> dict[str, object]:
+    seconds = rows / speed
+    return {
+        "scenario": scenario,
+        "contender": contender,
+        "rows": rows,
+        "wall_seconds": seconds,
+        "peak_mib": 400,
+        "rows_per_second": speed,
+    }
+
+
+def test_the_report_holds_scoring_against_the_faster_of_its_peers() -> None:
     lines = [
-        {"contender": name, "rows": rows, "wall_seconds": rows / speed, "peak_mib": 400.0}
-        for name, speed in (("backline", 5e5), ("pandas in chunks", 1e5))
-        for rows in (1_000_000, 10_000_000)
+        score_lines(scenario, name, rows, speed)
+        for name, speed in (("backline", 5e5), ("pandas", 1e5), ("polars", 2e5))
+        for scenario, rows in (("compare", 10_000_000), ("growth", 1_000_000))
     ]
-    assert "| 10,000,000 | backline | 20.0 | 500,000 | 400 |" in report.page(RECORDED, lines, "", [])
+    lines.append({**score_lines("resumed", "backline", 10_000_000, 1e6), "same_bytes": True})
+    page = report.page(RECORDED, lines, "", [])
+    assert "| 10,000,000 | backline | 1 | 20.0 | 500,000 | 400 |" in page
+    assert "| polars | 200,000 rows/s | 2.50 | at least 2 times the best of pandas and polars | met |" in page
+    assert "of 10,000,000 rows, all processes, and resumed: done after another 10.0 s, with the same bytes" in page
     plots = {plot["file"]: plot["lines"] for plot in report.plots_of([], lines)}
     assert plots["score-seconds.svg"]["backline"] == [[1_000_000, 2.0], [10_000_000, 20.0]]
     assert "clients-rate.svg" not in plots
+
+
+def test_a_contender_is_chosen_alone_where_an_environment_has_its_name() -> None:
+    assert main_module._contenders(["backline"]) == ["backline"]
+    assert set(main_module._contenders(["litserve"])) == {"LitServe", "LitServe, 2 workers", "LitServe, batching"}
+    assert {"bare loop", "backline", "LitServe, batching"} < set(main_module._contenders(["main"]))
 
 
 def test_help_explains_each_command() -> None:

@@ -25,11 +25,11 @@ def test_a_client_alone_with_its_faults_is_not_held_up() -> None:
         found.ran(now, 0.5)
 
 
-def test_while_others_are_served_probation_gets_a_tenth_of_the_time() -> None:
+def test_while_others_are_served_probation_gets_a_small_share_of_the_time() -> None:
     found = Probation()
     found.others_ran()
     found.ran(100.0, 0.5)
-    assert found.next_call == pytest.approx(104.5)
+    assert found.next_call == pytest.approx(100.0 + 0.5 / probation._SHARE - 0.5)
 
 
 def test_the_oldest_faults_are_forgotten() -> None:
