@@ -3,8 +3,8 @@
 A request at fault makes the shared call of its batch fail, and the rows are then tried in parts until it is found: ten
 calls or so where one would have done, at the cost of everybody in the batch. Who has sent one is likely to send more.
 So from its first fault until it sends something that can be answered, a client's predictions share no call with others,
-and while others are served too, such calls get three hundredths of the time: so few requests of the others then wait for
-one of them that their slowest hundredth hardly moves.
+and while others are served too, such calls get three hundredths of the time. So few requests of the others then wait
+for one of them that their slowest hundredth hardly moves.
 """
 
 from __future__ import annotations
