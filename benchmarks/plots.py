@@ -1,7 +1,7 @@
 """Draws the plots: ``python plots.py FOLDER < series.json``, run in the environment ``report``, which has matplotlib.
 
 Each plot is ``{"file": ..., "title": ..., "x": ..., "y": ..., "lines": {label: [[x, y], ...]}}``, both scales
-logarithmic. They stand on pages that are light or dark, so they bring a light ground of their own.
+logarithmic; with ``"from_zero"`` that of y is not, and starts at zero. They stand on pages that are light or dark, so they bring a light ground of their own.
 """
 
 import json
@@ -27,7 +27,10 @@ def draw(plot: dict[str, Any], folder: Path) -> None:
     for (label, points), (colour, mark) in zip(plot["lines"].items(), _STYLES, strict=False):
         axes.plot(*zip(*points, strict=True), marker=mark, color=colour, label=label, linewidth=1.8, markersize=5)
     axes.set_xscale("log", base=plot.get("base", 10))
-    axes.set_yscale("log")
+    if plot.get("from_zero"):
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
     ticks = sorted({x for points in plot["lines"].values() for x, _ in points})
     axes.set_xticks(ticks)
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")

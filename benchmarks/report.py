@@ -462,7 +462,9 @@ def plots_of(lines: Lines, score_lines: Lines) -> list[Plot]:
             contender: [[rows, statistics.median(values)] for rows, values in sorted(found.items())]
             for contender, found in points.items()
         }
-        plots.append({"file": file, "title": title, "x": "rows", "y": y, "lines": series})
+        plots.append(
+            {"file": file, "title": title, "x": "rows", "y": y, "from_zero": field == "peak_mib", "lines": series}
+        )
     for plot in plots:
         plot["lines"] = {label: found for label, found in plot["lines"].items() if found}
     return [plot for plot in plots if plot["lines"]]

@@ -63,8 +63,11 @@ class MergeWindow:
         if clients < 2:
             return
         fixed = self._call.fixed()
-        # Now and then a window is left out, so that there are smaller calls to learn from.
-        if fixed > self.TICK and self._return_of(clients) < fixed and self._call.is_certain():
+        if fixed <= self.TICK or self._return_of(clients) >= fixed:
+            return
+        # Calls of one size alone do not tell what is fixed. Then the other thing is done for once: where all come in
+        # together a window is left out, and where they take turns one is opened.
+        if self._call.is_certain() or waiting:
             self._target = clients
             self._closes = now + fixed
             self._last_arrival = now  # the answers go out only now: the pause is counted from here

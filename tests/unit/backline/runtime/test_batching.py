@@ -49,6 +49,20 @@ def test_with_few_clients_and_a_slow_model_those_just_answered_are_waited_for() 
     assert not window.is_open(now, 8)
 
 
+def test_two_clients_that_take_turns_are_brought_together() -> None:
+    window = MergeWindow()
+    now = 0.0
+    for _ in range(3):  # each comes in again while the other is answered
+        now = burst(window, 1, 0.0001, now) + 0.003
+        window.finished(now, answered=1, waiting=1, rows=1, seconds=0.003)
+    assert window.is_open(now, 1)
+    now = burst(window, 1, 0.0001, now)
+    assert not window.is_open(now, 2)
+    now += 0.003
+    window.finished(now, answered=2, waiting=0, rows=2, seconds=0.003)
+    assert window.is_open(now, 0)
+
+
 def test_with_more_clients_than_a_call_takes_to_come_in_nobody_is_waited_for() -> None:
     window, now = seen(128, 0.00005, 0.003)
     assert not window.is_open(now, 64)
