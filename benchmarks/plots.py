@@ -1,7 +1,8 @@
 """Draws the plots: ``python plots.py FOLDER < series.json``, run in the environment ``report``, which has matplotlib.
 
 Each plot is ``{"file": ..., "title": ..., "x": ..., "y": ..., "lines": {label: [[x, y], ...]}}``, both scales
-logarithmic; with ``"from_zero"`` that of y is not, and starts at zero. They stand on pages that are light or dark, so they bring a light ground of their own.
+logarithmic; with ``"from_zero"`` that of y is not, and starts at zero. They stand on pages that are light or dark, so
+they bring a light ground of their own.
 """
 
 import json
