@@ -129,16 +129,14 @@ async def respond(send: Send, status: int, headers: Headers, body: Buffer, reque
     if length <= _CHUNK_BYTES:
         whole = {"type": "http.response.body", "body": bytes(body)}
         transport = corkable(send)
-        if transport is None:
-            await send(head)
-            await send(whole)
-            return
-        transport.cork()
+        if transport is not None:
+            transport.cork()
         try:
             await send(head)
             await send(whole)
         finally:
-            transport.uncork()
+            if transport is not None:
+                transport.uncork()
         return
     await send(head)
     # In pieces, so that the client's pace holds us back and a mapped answer is never copied whole.

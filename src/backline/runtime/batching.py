@@ -16,9 +16,7 @@ arrivals pause, or after ``F``.
 
 from __future__ import annotations
 
-_FADE = 0.9  # of what was seen of returning clients, with each further observation
-
-_WEIGHT = 0.1  # of the newest observation in the average
+_RETURN_FADE = 0.9  # of what was seen of returning clients, with each further observation
 
 
 class MergeWindow:
@@ -50,8 +48,8 @@ class MergeWindow:
             self._missing -= 1
             if not self._missing:
                 number = self._answered
-                self._return_seconds = _FADE * self._return_seconds + number * (now - self._answered_at)
-                self._return_squares = _FADE * self._return_squares + number * number
+                self._return_seconds = _RETURN_FADE * self._return_seconds + number * (now - self._answered_at)
+                self._return_squares = _RETURN_FADE * self._return_squares + number * number
 
     def finished(self, now: float, *, answered: int, waiting: int, rows: int, seconds: float) -> None:
         """A call has ended that answered ``answered`` requests with ``rows`` rows, while ``waiting`` others wait."""

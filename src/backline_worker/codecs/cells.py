@@ -46,16 +46,24 @@ def float_texts(values: List[float]) -> List[str]:
         return list(map(float.__repr__, values))
     import numpy
 
-    # They find the same digits, and write them in the same way where no exponent is used, save that Arrow leaves out
-    # the fraction of whole numbers.
     numbers = numpy.array(values)
     texts = write(numbers)
-    sizes = numpy.abs(numbers)
-    with numpy.errstate(invalid="ignore"):
-        same = (sizes >= _FIRST_WITHOUT_EXPONENT) & (sizes < _FIRST_WITH_EXPONENT) & (numbers != numpy.floor(numbers))
-    for place in numpy.flatnonzero(~same).tolist():
+    for place in numpy.flatnonzero(~written_alike(numbers)).tolist():
         texts[place] = repr(values[place])
     return texts
+
+
+def written_alike(numbers: Any) -> Any:
+    """Say of each float of an array whether orjson and Arrow write it as Python does.
+
+    They find the same digits, and write them in the same way where no exponent is used, save that Arrow leaves out the
+    fraction of whole numbers.
+    """
+    import numpy
+
+    sizes = numpy.abs(numbers)
+    with numpy.errstate(invalid="ignore"):
+        return (sizes >= _FIRST_WITHOUT_EXPONENT) & (sizes < _FIRST_WITH_EXPONENT) & (numbers != numpy.floor(numbers))
 
 
 def _writer_of_many() -> Optional[Callable[[Any], List[str]]]:

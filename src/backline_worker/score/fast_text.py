@@ -1,7 +1,6 @@
 """CSV and JSON lines of columns of numbers, written by pyarrow where that writes what Python writes.
 
-Both write the shortest digits that read back as the same float. They differ in where the exponent begins and in whole
-numbers (``1`` and ``1.0``), so those are written by Python and put in place.
+Where the two differ (``cells.written_alike``), Python writes and its texts are put in place.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ import math
 from typing import Any, List, Optional, Sequence
 
 from ..codecs._libraries import available
-from ..codecs.cells import Column
+from ..codecs.cells import Column, written_alike
 
 _FEW = 0.05
-_EXPONENT_FROM = 1e9  # Arrow's begins at 1e10, Python's at 1e16
 
 
 def csv_rows(columns: Sequence[Column], rows: int) -> Optional[bytes]:
@@ -70,9 +68,7 @@ def _numbers(values: Any, missing: str) -> Any:
     cells = compute.cast(pyarrow.array(values), pyarrow.string())
     if values.dtype == numpy.int64:
         return cells
-    size = numpy.abs(values)
-    with numpy.errstate(invalid="ignore"):
-        alike = (size >= 1e-4) & (size < _EXPONENT_FROM) & (values != numpy.floor(values))
+    alike = written_alike(values)
     if alike.all():
         return cells
     others = numpy.flatnonzero(~alike)
