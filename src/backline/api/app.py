@@ -68,7 +68,7 @@ def create_app(
             try:
                 yield
             finally:
-                state.draining = True
+                state.leaving = state.draining = True
 
     routes = _routes(state, prefix, on_shutdown)
     direct_access = {path: DirectAccess(state, path) for path in (f"{prefix}/directAccess", f"{prefix}/nim")}

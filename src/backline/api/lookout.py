@@ -37,6 +37,16 @@ class OpenRequest:
         self._leave = leave
 
     @property
+    def reading(self) -> bool:
+        """Whether the body is still on its way."""
+        return self._leave is None
+
+    def give_up(self) -> None:
+        """Cancel the request's task; what its client is told is the endpoint's affair."""
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
     def client_left(self) -> bool:
         """Whether the client was seen to leave."""
         return self._watch is not None and self._watch.done()
@@ -82,6 +92,17 @@ class Lookout:
         """The request is answered, or given up."""
         del self._open[request]
         request.close()
+
+    @property
+    def reading(self) -> bool:
+        """Whether the body of a request is still on its way."""
+        return any(request.reading for request in self._open)
+
+    def give_up_bodies(self) -> None:
+        """Cancel the requests whose bodies are not here: nobody works on them, and they may never come."""
+        for request in list(self._open):
+            if request.reading:
+                request.give_up()
 
     def _pass(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(self.PERIOD, self._pass, loop) if self._open else None

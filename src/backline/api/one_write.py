@@ -56,6 +56,8 @@ class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # httpto
     def on_headers_complete(self) -> None:
         """See httptools, the only one that calls it."""
         super().on_headers_complete()
+        if getattr(self.server_state, "leaving", False) and self.cycle is not None:
+            self.cycle.keep_alive = False  # the answer says so, and the client's next request goes elsewhere
         if not self.parser.should_upgrade():
             # uvicorn puts the trailers of a chunked body among the headers, where a trailer such as Authorization must
             # not get. The request has a reference of its own to the list with its headers.

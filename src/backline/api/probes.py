@@ -39,13 +39,17 @@ class ReadyProbe(Endpoint):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """See the class."""
-        if self.state.draining:
+        if self.state.leaving:
             raise ServerDraining("the server is shutting down", retry_after=1)
         if self.state.service is not None:
             supervisor = self.state.service.supervisor
             supervisor.check_accepting()
             if supervisor.state is ModelState.RECOVERING:
                 raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
+            workers = self.state.settings.workers
+            serving, wanted = supervisor.count_serving(), min(workers.min_ready, workers.count)
+            if serving < wanted:
+                raise ModelLoading(f"{serving} of {wanted} workers are ready (--min-ready)", retry_after=1)
         backend = self.state.backend
         if backend is not None and backend.unready is not None:
             raise BackendUnready(f"the backend {backend.address.url} is not ready: {backend.unready}")

@@ -17,11 +17,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from backline.api.app import create_app
 from backline.api.banner import failure_text, listening_text, ready_text
 from backline.api.listen import BACKLOG
 from backline.api.one_write import HttpProtocol
+from backline.errors import ServerDraining
 from backline.observe.logs import logging_to_stderr
 from backline.runtime.supervisor import ModelState
 
@@ -41,6 +43,8 @@ class Outcome(enum.Enum):
     INTERRUPTED = "interrupted"  # by SIGINT
     FAILED = "failed"  # the model did not load, and no error server was asked for
 
+
+_BODY_GRACE = 5.0  # seconds from the start of the drain for bodies that are on their way
 
 # Longer than the idle time-out of usual load balancers (60 s): the one who closes first must be the balancer, or it
 # sends a request into a closing connection.
@@ -114,12 +118,24 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
+class _ConnectionState(ServerState):
+    """What uvicorn's connections share; ``leaving``: each answer is the last on its connection."""
+
+    leaving = False
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, which drains before it closes anything, and ends with our exit code.
 
+    ::
+
+        serving ──told to stop──▶ leaving ──after --drain-delay──▶ draining ──idle, or --drain-timeout──▶ uvicorn closes
+                                  probes say 503,                 new requests are told 503,
+                                  requests are answered           accepted ones are answered
+
     uvicorn closes the listener and all idle connections at once when it is told to stop, so a client that sends its
     next request on one gets no answer at all. Here they stay open until the accepted calls are answered, and whoever
-    comes meanwhile is told 503 and sent away.
+    comes meanwhile is told 503 and sent away. A second signal closes at once.
     """
 
     interrupted = False
@@ -127,22 +143,51 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, state: ApiState) -> None:
         super().__init__(config)
         self._state = state
-        self._drain_deadline = 0.0
+        self._drain_at = 0.0
+        self.server_state = self._connections = _ConnectionState()
 
     def drain(self) -> None:
-        """Take no new work, and stop when the accepted work is done or ``--drain-timeout`` has passed."""
-        if not self._state.draining:
-            self._state.draining = True
-            self._drain_deadline = time.monotonic() + self._state.settings.server.drain_timeout
+        """Be ready no more; after ``--drain-delay`` take no new work, and stop when what was accepted is done."""
+        state = self._state
+        if state.leaving:
+            return
+        state.leaving = True
+        # Who has never been ready has nobody in front who would have to notice.
+        known = state.service is None or state.service.supervisor.was_ready
+        delay = state.settings.server.drain_delay if known else 0
+        self._drain_at = time.monotonic() + delay
+        state.draining = not delay
 
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn, which calls this ten times a second."""
-        if self._state.draining and not self.should_exit:
-            left = self._drain_deadline - time.monotonic()
-            if left <= 0 or self._state.idle:
-                self.config.timeout_graceful_shutdown = max(0, math.ceil(left))
-                self.should_exit = True
+        if self._state.leaving and not self.should_exit:
+            self._let_go()
+            drained_for = time.monotonic() - self._drain_at
+            if drained_for >= 0:
+                self._finish(drained_for)
         return await super().on_tick(counter)
+
+    def _let_go(self) -> None:
+        """Make the present answer the last of its connection, so that clients come back through the balancer."""
+        if self._connections.leaving:
+            return
+        self._connections.leaving = True
+        for connection in list(self._connections.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
+
+    def _finish(self, drained_for: float) -> None:
+        state = self._state
+        state.draining = True
+        left = state.settings.server.drain_timeout - drained_for
+        if drained_for >= _BODY_GRACE:
+            state.lookout.give_up_bodies()
+            if state.backend is not None:
+                state.backend.give_up_uploads(ServerDraining("the server stops, and the body is not here"))
+        if left <= 0 or state.idle:
+            self.config.timeout_graceful_shutdown = max(0, math.ceil(left))
+            self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -157,7 +202,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note the signal."""
         del frame
-        if self._state.draining or self.should_exit:
+        if self._state.leaving or self.should_exit:
             self.force_exit = True
             self.should_exit = True
         self.drain()

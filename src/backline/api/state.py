@@ -25,12 +25,15 @@ class ApiState:
     """Settings and folder from the start; the rest while the application's lifespan lasts.
 
     ``service`` is the model, which a sidecar does not have; ``backend`` is what ``--backend`` names, if anything.
+    ``leaving``: the server was told to stop, so it is not ready; it still takes requests, until it is ``draining``.
+    Both are set by ``run.py`` only, and nobody else keeps a note of it.
     """
 
     settings: Settings
     folder: ModelFolder
     service: ModelService | None = None
     backend: Backend | None = None
+    leaving: bool = False
     draining: bool = False
     lookout: Lookout = dataclasses.field(default_factory=Lookout)
     started: float = dataclasses.field(default_factory=time.time)
@@ -46,8 +49,12 @@ class ApiState:
 
     @property
     def idle(self) -> bool:
-        """Whether every accepted request is answered."""
-        return (self.service is None or self.service.idle) and (self.backend is None or self.backend.idle)
+        """Whether every accepted request is answered, and no body is on its way."""
+        return (
+            (self.service is None or self.service.idle)
+            and (self.backend is None or self.backend.idle)
+            and not self.lookout.reading
+        )
 
     def request_id(self, given: bytes | None) -> str:
         """Return the client's ``X-Request-ID`` if it is harmless, else a new one."""

@@ -137,6 +137,15 @@ class ServerSettings:
         most=_DAY,
         commands=_SERVE,
     )
+    drain_delay: float = setting(
+        0.0,
+        DURATION,
+        "On stop: how long requests are still accepted while the readiness probes already say no, so that load "
+        "balancers can take the server out first.",
+        least=0,
+        most=3600,
+        commands=_SERVE,
+    )
     allow_shutdown: bool = setting(
         False,
         SWITCH,
@@ -158,6 +167,14 @@ class WorkerSettings:
         twins=("CUSTOM_MODEL_WORKERS", "MAX_WORKERS"),
         least=1,
         most=40,
+    )
+    min_ready: int = setting(
+        1,
+        INTEGER,
+        "How many workers must have the model loaded for the readiness probes to say yes; --workers if that is fewer.",
+        least=1,
+        most=40,
+        commands=_SERVE,
     )
     python: str = setting(
         "current",

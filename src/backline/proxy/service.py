@@ -107,6 +107,11 @@ class Exchange:
             logger.exception("fault in the server's own code: a client cannot be watched")
         self.end()
 
+    def give_up_upload(self, failure: BacklineError) -> None:
+        """End the request if it waits for its client to send the rest of the body."""
+        if self.waits_for_client and not self.answered:
+            self.end(failure)
+
     def stop_watching(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
@@ -168,6 +173,11 @@ class Backend:
             yield
         finally:
             self._sockets -= 1
+
+    def give_up_uploads(self, failure: BacklineError) -> None:
+        """End the requests that wait for the rest of their bodies: it may never come."""
+        for exchange in tuple(self._exchanges):
+            exchange.give_up_upload(failure)
 
     def suspect(self) -> None:
         """Look at once whether the backend is ready: a request has found it down."""

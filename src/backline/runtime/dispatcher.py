@@ -17,7 +17,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, ServerDraining, WorkerDied, WorkerReported
+from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, WorkerDied, WorkerReported
 from backline.runtime.batching import MergeWindow
 from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.call_queue import CallQueue
@@ -65,7 +65,6 @@ class Dispatcher:
         self._bytes = 0
         self._free: list[Worker] = []  # a stack: the worker that worked last has the warmest caches
         self._ids = 0
-        self._draining = False
         self._failure: Exception | None = None  # set when no worker will come
         self._probation = Probation()
         self._probation_timer: asyncio.TimerHandle | None = None
@@ -115,10 +114,6 @@ class Dispatcher:
             self._abandon(call, self._cancel_grace, "its client left", spare_others=True)
         if not call.future.done():
             call.future.cancel()
-
-    def drain(self) -> None:
-        """Take no new calls; those that were taken are still answered."""
-        self._draining = True
 
     def fail(self, error: Exception) -> None:
         """Answer everything that waits, or comes before a worker does, with this error."""
@@ -223,8 +218,6 @@ class Dispatcher:
     # --- inside
 
     def _check_room(self, call: Call) -> None:
-        if self._draining:
-            raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         if self._failure is not None:
             raise self._failure.with_traceback(None)  # or it would keep the frames of every request that it refused
         if self.waiting >= self._limits.queue and not self._has_free_worker():

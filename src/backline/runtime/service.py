@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from backline.errors import ConfigError
+from backline.errors import ConfigError, ServerDraining
 from backline.runtime.dispatcher import Dispatcher
 from backline.runtime.payload import PayloadDirectory
 from backline.runtime.supervisor import Supervisor
@@ -74,8 +74,9 @@ async def running(
             try:
                 yield service
             finally:
-                service.dispatcher.drain()
                 await service.supervisor.stop()
+                # Whoever is still there, or comes, waits for nobody.
+                service.dispatcher.fail(ServerDraining("the server has stopped", retry_after=1))
     except BaseExceptionGroup as group:
         # What the caller's block raises should reach the caller as it was, not wrapped by our task group.
         if len(group.exceptions) == 1:

@@ -436,17 +436,16 @@ def test_a_load_over_the_start_timeout_is_a_failed_start(folder: Path) -> None:
     run(test)
 
 
-def test_draining_takes_no_new_calls_and_answers_the_others(folder: Path) -> None:
+def test_whoever_still_waits_when_the_workers_are_stopped_is_told(folder: Path) -> None:
     async def test() -> None:
         async with service_of(folder) as service:
-            running_call, waiting = submit(service, "wait gate"), submit(service, "waiting")
-            service.dispatcher.drain()
-            with pytest.raises(ServerDraining) as refused:
-                submit(service, "new")
-            assert refused.value.retry_after
-            let_go(folder, "gate")
-            assert await answer(running_call) == "wait gate"
-            assert await answer(waiting) == "waiting"
+            submit(service, "wait gate")
+            waiting = submit(service, "waiting")
+        with pytest.raises(ServerDraining):
+            await answer(waiting)
+        with pytest.raises(ServerDraining) as refused:
+            submit(service, "new")
+        assert refused.value.retry_after
 
     run(test)
 
@@ -454,7 +453,7 @@ def test_draining_takes_no_new_calls_and_answers_the_others(folder: Path) -> Non
 def test_every_call_that_is_refused_gives_its_payload_back(folder: Path, tmp_path: Path) -> None:
     async def test() -> None:
         async with service_of(folder) as service:
-            service.dispatcher.drain()
+            service.dispatcher.fail(ServerDraining("it stops", retry_after=1))
             file = tmp_path / "payload"
             file.write_bytes(b"x")
             call = Call(
