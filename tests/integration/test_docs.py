@@ -31,6 +31,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "tutorial.md",
     "how-to/environments.md",
+    "how-to/extend-the-server.md",
     "how-to/score-files.md",
     "how-to/troubleshoot.md",
     "reference/http-api.md",

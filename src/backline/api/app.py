@@ -16,6 +16,8 @@ from backline import __version__
 from backline.api.application import Application
 from backline.api.endpoint import Endpoint, MethodNotAllowed, NotFound
 from backline.api.error_table import render_error
+from backline.api.extension import extend, merge_openapi, place_in
+from backline.api.extension_life import events_as_context, extension_running
 from backline.api.model_routes import ModelEndpoint
 from backline.api.openapi import build_openapi
 from backline.api.probes import Alive, Capabilities, Info, ReadyProbe, Stats
@@ -65,6 +67,12 @@ def create_app(
                 state.service = await stack.enter_async_context(service)
                 group = await stack.enter_async_context(asyncio.TaskGroup())
                 stack.callback(group.create_task(_report_outcome(state, on_outcome)).cancel)
+            if state.extension is not None:
+                try:
+                    await stack.enter_async_context(extension_running(app, state, added_lifespans))
+                except Exception as exc:
+                    app.start_failure = exc
+                    raise
             try:
                 yield
             finally:
@@ -78,19 +86,25 @@ def create_app(
         routes=[*routes, *(Mount(path, endpoint) for path, endpoint in direct_access.items())],
         subtrees=direct_access,
         endpoints={route.path: route.app for route in reversed(routes)},
-        lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=f"{prefix}/openapi.json",
         docs_url=f"{prefix}/docs",
         redoc_url=None,
-        exception_handlers={HTTPException: _make_http_exception_handler(state)},
+        exception_handlers={HTTPException: _make_http_exception_handler(state), Exception: _make_fault_handler(state)},
     )
     app.state.backline = state
+    state.extension = extend(app, folder.server_code, settings.server)
+    added_lifespans = [app.router.lifespan_context, events_as_context(app)]
+    # Set last: what the extension file adds runs inside ours, with a deadline.
+    app.router.lifespan_context = lifespan
 
     def openapi() -> dict[str, Any]:
         ready = None if state.service is None else state.service.supervisor.model
         info = None if ready is None else {**ready.description, "warm_up": ready.warm_up}
-        return build_openapi(info, prefix=prefix, version=__version__)
+        document = build_openapi(info, prefix=prefix, version=__version__)
+        if state.extension is not None:
+            merge_openapi(document, state.extension, prefix)
+        return document
 
     # FastAPI offers replacing this method as the way to bring one's own document.
     app.openapi = openapi  # type: ignore[method-assign]
@@ -160,5 +174,23 @@ def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Co
         status = exc.status_code if type(error) is BacklineError else response.status
         headers = {name.decode(): value.decode() for name, value in response.headers}
         return Response(response.body, status, {**headers, **(exc.headers or {}), "x-request-id": request_id})
+
+    return handle
+
+
+def _make_fault_handler(state: ApiState) -> Callable[[Request, Exception], Coroutine[Any, Any, Response]]:
+    """Return a handler for what the operator's own routes and middleware raise: in the documented shape, by line."""
+
+    async def handle(request: Request, exc: Exception) -> Response:
+        place = place_in(exc, state.folder.server_code)
+        given = request.headers.get("x-request-id")
+        request_id = state.request_id(given.encode("latin-1") if given else None)
+        logger.error(
+            "%s: %s%s", type(exc).__name__, exc, f" ({place})" if place else "", extra={"request_id": request_id}
+        )
+        error = BacklineError(f"{type(exc).__name__}{f' in {place}' if place else ' in the server'}; its log has more")
+        response = render_error(error, family="native", request_id=request_id, show_stacktrace=False)
+        headers = {name.decode(): value.decode() for name, value in response.headers}
+        return Response(response.body, response.status, {**headers, "x-request-id": request_id})
 
     return handle

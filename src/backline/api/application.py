@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Application(FastAPI):
@@ -26,19 +26,35 @@ class Application(FastAPI):
         self, *, endpoints: Mapping[str, ASGIApp], subtrees: Mapping[str, ASGIApp] | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
+        self._own_routes = list(options.get("routes") or ())
+        self._guarded = False
+        self.start_failure: Exception | None = None
+        """What kept the lifespan from starting, where whoever runs the server is to tell it."""
         self._endpoints = endpoints
         self._subtrees = [(f"{path}/", subtree) for path, subtree in (subtrees or {}).items()]
+
+    def answers(self, path: str) -> bool:
+        """Whether a request for this path would find one of our own endpoints."""
+        return path in self._endpoints or any(path.startswith(below) for below, _ in self._subtrees)
+
+    def guard(self, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Put something before each of our own endpoints; requests reach it through middleware and router."""
+        for route in self._own_routes:
+            route.app = wrap(route.app)
+        self._guarded = True
 
     def build_middleware_stack(self) -> ASGIApp:
         """See ``Starlette``; called when the first request comes, and no middleware can be added afterwards."""
         stack = super().build_middleware_stack()
-        if self.user_middleware:
-            return stack
         endpoints, subtrees = self._endpoints, self._subtrees
+        if self.user_middleware or self._guarded:
+            endpoints, subtrees = {}, []
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
             endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-            if endpoint is None and scope["type"] != "lifespan":
+            if scope["type"] == "lifespan":
+                send = self._without_told_failure(send)
+            elif endpoint is None:
                 path: str = scope["path"]
                 for below, subtree in subtrees:
                     if path.startswith(below):
@@ -46,3 +62,10 @@ class Application(FastAPI):
             await (stack if endpoint is None else endpoint)(scope, receive, send)
 
         return dispatch
+
+    def _without_told_failure(self, send: Send) -> Send:
+        async def send_quietly(message: Message) -> None:
+            # Starlette's message is a traceback, which uvicorn would log.
+            await send(message if self.start_failure is None else {"type": message["type"]})
+
+        return send_quietly

@@ -119,8 +119,15 @@ class Info(Endpoint):
             "failure": failure.message if failure else None,
             "python": platform.python_version(),
             "workers": self.state.settings.workers.count if supervisor else 0,
+            "extension": self._extension(),
             "backend": None if backend is None else {"url": backend.address.url, "unready": backend.unready},
         }
+
+    def _extension(self) -> dict[str, Any] | None:
+        extension, watch = self.state.extension, self.state.loop_watch
+        if extension is None:
+            return None
+        return {**extension.describe(), "event_loop_blocked": None if watch is None else watch.describe()}
 
 
 class Capabilities(Endpoint):

@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from backline.api.app import create_app
 from backline.api.banner import failure_text, listening_text, ready_text
+from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
 from backline.api.one_write import HttpProtocol
 from backline.errors import ServerDraining
@@ -28,6 +29,7 @@ from backline.observe.logs import logging_to_stderr
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
+    from backline.api.extension import Extension
     from backline.api.state import ApiState
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
@@ -103,13 +105,26 @@ async def _serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
     )
-    server = _Server(config, app.state.backline)
+    state: ApiState = app.state.backline
+    if state.extension is not None:
+        _tell_extension(state.extension)
+    server = _Server(config, state)
     _calm_garbage_collector()
     _tell(listening_text(settings, url))
-    await server.serve(sockets=[listener])
-    if failed or not server.started:
+    # uvicorn's way of saying that the lifespan did not start
+    with contextlib.suppress(SystemExit):
+        await server.serve(sockets=[listener])
+    if app.start_failure is not None and not isinstance(app.start_failure, StartStopped):
+        raise app.start_failure
+    if failed or not (server.started or state.leaving):
         return Outcome.FAILED
     return Outcome.INTERRUPTED if server.interrupted else Outcome.STOPPED
+
+
+def _tell_extension(extension: Extension) -> None:
+    logger.info("%s: %s", extension.file.name, extension.summary())
+    for warning in extension.warnings:
+        logger.warning("%s", warning)
 
 
 def _tell(text: str) -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from backline.api.lookout import Lookout
 
 if TYPE_CHECKING:
+    from backline.api.extension import Extension
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
+    from backline.observe.loop_watch import LoopWatch
     from backline.proxy.service import Backend
     from backline.runtime.service import ModelService
 
@@ -27,12 +29,15 @@ class ApiState:
     ``service`` is the model, which a sidecar does not have; ``backend`` is what ``--backend`` names, if anything.
     ``leaving``: the server was told to stop, so it is not ready; it still takes requests, until it is ``draining``.
     Both are set by ``run.py`` only, and nobody else keeps a note of it.
+    ``extension`` is what the operator's own file has added, and ``loop_watch`` looks after it.
     """
 
     settings: Settings
     folder: ModelFolder
     service: ModelService | None = None
     backend: Backend | None = None
+    extension: Extension | None = None
+    loop_watch: LoopWatch | None = None
     leaving: bool = False
     draining: bool = False
     lookout: Lookout = dataclasses.field(default_factory=Lookout)

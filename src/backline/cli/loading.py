@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import click
@@ -30,13 +31,17 @@ def load_for_server(ctx: click.Context, values: dict[str, Any]) -> ModelFolder:
     """
     arguments = take_model_arguments(ctx, values)
     try:
-        settings = _load(arguments).settings
-        return no_folder(settings) if settings.backend.sidecar else read_model_folder(settings)
+        resolved = _load(arguments)
+        settings = resolved.settings
+        folder = no_folder(settings) if settings.backend.sidecar else read_model_folder(settings)
+        named = resolved.sources["model.code_dir"].kind != "derived"
+        return dataclasses.replace(folder, server_code=settings.model.code_dir if named else None)
     except SettingError as problem:
         fallback = load_error_server_settings(arguments.directory, arguments.flags)
         if fallback is None:
             raise
-        return unusable_folder(fallback, problem)
+        # The extension file may hold who is let in: it is wanted also where there is nothing but an error to tell.
+        return dataclasses.replace(unusable_folder(fallback, problem), server_code=fallback.model.code_dir)
 
 
 def _load(arguments: ModelArguments) -> Resolved:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from backline.config.metadata_file import read_metadata_file
@@ -24,6 +25,8 @@ class ModelFolder:
     warnings: tuple[str, ...] = ()
     problem: ConfigError | None = None
     """Why the folder cannot be used, where a server is to say so rather than not to start."""
+    server_code: Path | None = None
+    """Where the operator's code for the server may lie; ``None`` where no directory was named, or nothing is served."""
 
     def spec(self) -> dict[str, Any]:
         """Return the JSON object that a worker makes its ``ModelSpec`` of."""

@@ -152,6 +152,13 @@ class ServerSettings:
         "Let POST /shutdown/ stop the server; for development, as every client can then stop it.",
         commands=_SERVE,
     )
+    custom_flask: bool = setting(
+        True,
+        SWITCH,
+        "Run custom_flask.py of the model directory: its hooks before each request, its routes beside ours. It needs "
+        "Flask and the extra flask-bridge; without them the server does not start, unless this is turned off.",
+        commands=_SERVE,
+    )
     access_log: bool = setting(False, SWITCH, "Write a log line for every request.", commands=_SERVE)
 
 
