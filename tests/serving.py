@@ -20,7 +20,7 @@ READY_TIMEOUT = (
 )
 STOP_TIMEOUT = 20.0  # seconds from SIGTERM to the exit
 
-_LISTENING = re.compile(r"^Listening on (http://\S+)", re.MULTILINE)
+_LISTENING = re.compile(r"""(?:^|"message":")Listening on (http://[^\s"]+)""", re.MULTILINE)
 _LOG_TAIL = 20_000  # characters
 # Variables that the server reads: a test must not depend on the shell it was started from.
 _SETTINGS = re.compile(
@@ -114,7 +114,9 @@ def running_server(
     log_file: Path, folder: Path | None, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
 ) -> Iterator[Server]:
     """Run a server for the block; see ``ServeFixture`` for the arguments."""
-    environ = {name: value for name, value in os.environ.items() if not _SETTINGS.fullmatch(name)} | dict(env or {})
+    environ = {name: value for name, value in os.environ.items() if not _SETTINGS.fullmatch(name)}
+    # The log goes to a file, where it is JSON if nobody says else.
+    environ |= {"BACKLINE_LOG_FORMAT": "text"} | dict(env or {})
     where = [] if folder is None else [str(folder)]
     command = [sys.executable, "-m", "backline", "serve", *where, "--address", "127.0.0.1:0", *flags]
     with log_file.open("wb") as log:

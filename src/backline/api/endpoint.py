@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backline.api.error_table import render_error
 from backline.api.one_write import corkable
 from backline.errors import BacklineError, ServerDraining
+from backline.observe.access_log import log_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,23 +77,23 @@ class Endpoint:
                 message = f"{method} is not possible on {scope['path']}; use {' or '.join(self.methods)}"
                 raise MethodNotAllowed(message)
         except BacklineError as exc:
-            await self.respond_error(send, exc, request_id)
+            await self.respond_error(scope, send, exc, request_id)
         except asyncio.CancelledError:
             if not self.state.draining:
                 raise
             # The server's own doing, at the end of the drain time; this is the end of the task, too.
             late = ServerDraining("the server stopped before the answer was there", retry_after=1)
-            await self.respond_error(send, late, request_id)
+            await self.respond_error(scope, send, late, request_id)
         except Exception as exc:
             logger.exception("fault in the server's own code", extra={"request_id": request_id})
             message = f"{type(exc).__name__} in the server; its log has more under this request's id"
-            await self.respond_error(send, BacklineError(message), request_id)
+            await self.respond_error(scope, send, BacklineError(message), request_id)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Answer a request whose method is allowed."""
         raise NotImplementedError
 
-    async def respond_error(self, send: Send, exc: BacklineError, request_id: str) -> None:
+    async def respond_error(self, scope: Scope, send: Send, exc: BacklineError, request_id: str) -> None:
         """Answer with the documented shape of this error."""
         response = render_error(
             exc,
@@ -100,11 +101,14 @@ class Endpoint:
             request_id=request_id,
             show_stacktrace=self.state.settings.server.show_stacktrace,
         )
-        if response.status >= 500 and self.logs_errors:
-            extra = {"request_id": request_id}
-            trace = getattr(exc, "traceback", None)
-            logger.error(
-                "%d %s: %s%s", response.status, exc.code, exc.message, f"\n{trace}" if trace else "", extra=extra
+        if self.logs_errors:
+            log_error(
+                exc,
+                method=scope["method"],
+                path=scope["path"],
+                status=response.status,
+                request_id=request_id,
+                access=self.state.settings.log.access,
             )
         headers = list(response.headers)
         if isinstance(exc, MethodNotAllowed):

@@ -10,7 +10,6 @@ import logging
 import math
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -25,7 +24,7 @@ from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
 from backline.api.one_write import HttpProtocol
 from backline.errors import ServerDraining
-from backline.observe.logs import logging_to_stderr
+from backline.observe.logs import announce, logging_to_stderr
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def serve(
     ``launched`` is a worker for this folder that has been started already; it is taken over. The caller closes the
     listener, and ends the worker where this could not take it.
     """
-    with logging_to_stderr(settings.log.level):
+    with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True):
         for warning in folder.warnings:
             logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -79,10 +78,10 @@ async def _serve(
         nonlocal failed
         supervisor = state.model.supervisor
         if outcome is ModelState.READY:
-            _tell(ready_text(settings, supervisor, url))
+            announce(ready_text(settings, supervisor, url))
             return
         assert supervisor.failure is not None
-        _tell(failure_text(supervisor.failure, stays_up=settings.server.with_error_server))
+        announce(failure_text(supervisor.failure, stays_up=settings.server.with_error_server))
         if not settings.server.with_error_server:
             failed = True
             server.should_exit = True
@@ -110,7 +109,7 @@ async def _serve(
         _tell_extension(state.extension)
     server = _Server(config, state)
     _calm_garbage_collector()
-    _tell(listening_text(settings, url))
+    announce(listening_text(settings, url))
     # uvicorn's way of saying that the lifespan did not start
     with contextlib.suppress(SystemExit):
         await server.serve(sockets=[listener])
@@ -127,10 +126,8 @@ def _tell_extension(extension: Extension) -> None:
         logger.warning("%s", warning)
 
 
-def _tell(text: str) -> None:
-    # In one piece: the log's writer is another thread, and print() writes the line break by itself.
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _name_of(settings: Settings) -> str | None:
+    return None if settings.backend.sidecar else settings.model.code_dir.name
 
 
 class _ConnectionState(ServerState):

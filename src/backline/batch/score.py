@@ -75,7 +75,7 @@ def score_file(
     output_type, compression = _check(job)
     scoring = _Scoring(settings, folder, job, output_type, compression)
     scoring.progress, scoring.tell = progress, tell
-    with logging_to_stderr(settings.log.level):
+    with logging_to_stderr(settings.log):
         return asyncio.run(scoring.run())
 
 

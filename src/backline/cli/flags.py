@@ -129,7 +129,7 @@ class ModelCommand(click.Command):
                     formatter.write_dl(sections[title])
         with formatter.indentation():
             formatter.write_paragraph()
-            formatter.write_text("Each switch has its opposite, such as --no-access-log for --access-log.")
+            formatter.write_text("Each switch has its opposite, such as --no-allow-shutdown for --allow-shutdown.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,7 +159,6 @@ class ServerSettings:
         "Flask and the extra flask-bridge; without them the server does not start, unless this is turned off.",
         commands=_SERVE,
     )
-    access_log: bool = setting(False, SWITCH, "Write a log line for every request.", commands=_SERVE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +385,21 @@ class LogSettings:
         "The least level that is written; --verbose is short for debug.",
         flags=("--logging-level", "--log-level"),
         twins=("LOGGING_LEVEL",),
+    )
+    format: str = setting(
+        "auto",
+        choice("auto", "text", "json"),
+        "Text for people, or one JSON object a line for programs; auto is text on a terminal and in backline score, "
+        "JSON elsewhere.",
+        flags=("--log-format",),
+    )
+    access: str = setting(
+        "errors",
+        choice("off", "errors", "all"),
+        "Which requests get a line of their own when they are answered: those answered with 400 and above, or all, "
+        "with the time that each stage took. Faults (500 and above) are logged whatever it is.",
+        flags=("--access-log",),
+        commands=_SERVE,
     )
     worker_lines_per_second: int = setting(
         1000,

@@ -125,8 +125,8 @@ def test_a_directory_behind_class_labels_is_told(
 def test_switches_have_opposites(settings_of: Callable[..., Settings]) -> None:
     assert settings_of("--disable-strict-validation").model.strict_validation is False
     assert settings_of("--strict-validation").model.strict_validation is True
-    assert settings_of("--access-log").server.access_log is True
-    assert settings_of("--access-log", "--no-access-log").server.access_log is False
+    assert settings_of("--allow-shutdown").server.allow_shutdown is True
+    assert settings_of("--allow-shutdown", "--no-allow-shutdown").server.allow_shutdown is False
     assert settings_of("--force-start-internal").server.with_error_server is True
 
 
