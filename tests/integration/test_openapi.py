@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -158,9 +159,8 @@ def assert_as_documented(document: dict[str, Any], example: Example, answer: Ans
 
 def documented_path(document: dict[str, Any], example: Example) -> str:
     paths: list[str] = list(document["paths"])
-    for path in paths:
-        start, parameter, _ = path.partition("{")
-        if path == example.path or (parameter and example.path.startswith(start)):
+    for path in sorted(paths, key=lambda path: path.count("{")):
+        if re.fullmatch(path.replace("{id}", "[^/]+").replace("{path}", ".+"), example.path):
             return path
     raise AssertionError(example.path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from backline.api.error_table import render_error
 from backline.api.extension import extend, merge_openapi, place_in
 from backline.api.extension_life import events_as_context, extension_running
 from backline.api.model_routes import ModelEndpoint
+from backline.api.openai_routes import openai_routes
 from backline.api.openapi import build_openapi
 from backline.api.probes import Alive, Capabilities, Info, ReadyProbe, Stats
 from backline.api.proxy_routes import DirectAccess
@@ -78,13 +79,20 @@ def create_app(
             finally:
                 state.leaving = state.draining = True
 
-    routes = _routes(state, prefix, on_shutdown)
+    openai = openai_routes(
+        state,
+        prefix,
+        chat=ModelEndpoint(state, "chat", raw=True, with_request=True, retryable=False, family="openai"),
+        models=ModelEndpoint(state, "models", raw=True, family="openai", method="GET"),
+    )
+    routes = _routes(state, prefix, openai.exact, on_shutdown)
     direct_access = {path: DirectAccess(state, path) for path in (f"{prefix}/directAccess", f"{prefix}/nim")}
+    subtrees = {**direct_access, **openai.subtrees}
     app = Application(
         title="Backline",
         version=__version__,
-        routes=[*routes, *(Mount(path, endpoint) for path, endpoint in direct_access.items())],
-        subtrees=direct_access,
+        routes=[*routes, *(Mount(path, endpoint) for path, endpoint in subtrees.items())],
+        subtrees=subtrees,
         endpoints={route.path: route.app for route in reversed(routes)},
         redirect_slashes=False,
         openapi_url=f"{prefix}/openapi.json",
@@ -115,11 +123,11 @@ async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:
     on_outcome(state, await asyncio.shield(state.model.supervisor.first_outcome))
 
 
-def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> list[Route]:
+def _routes(
+    state: ApiState, prefix: str, openai: Mapping[str, Endpoint], on_shutdown: Callable[[], None]
+) -> list[Route]:
     predict = ModelEndpoint(state, "predict")
     unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
-    chat = ModelEndpoint(state, "chat", raw=True, with_request=True, retryable=False, family="openai")
-    models = ModelEndpoint(state, "models", raw=True, family="openai", method="GET")
     # In the order of how often they are asked for: the router tries one after another.
     table: dict[str, Endpoint] = {
         "/predict": predict,
@@ -127,11 +135,7 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
         "/invocations": predict,
         "/predictUnstructured": unstructured,
         "/predictionsUnstructured": unstructured,
-        "/chat/completions": chat,
-        "/v1/chat/completions": chat,
         "/transform": ModelEndpoint(state, "transform"),
-        "/models": models,
-        "/v1/models": models,
         "/ping": ReadyProbe(state),
         "/health": ReadyProbe(state),
         "/readyz": ReadyProbe(state),
@@ -142,10 +146,10 @@ def _routes(state: ApiState, prefix: str, on_shutdown: Callable[[], None]) -> li
         "/shutdown": Shutdown(state, on_shutdown),
     }
     routes: list[Route] = []
-    for path, endpoint in table.items():
+    for path, endpoint in (*((f"{prefix}{path}", endpoint) for path, endpoint in table.items()), *openai.items()):
         # Both spellings, and never a redirect: clients lose the body of a redirected POST.
-        routes.append(Route(f"{prefix}{path}/", endpoint, name=path))
-        routes.append(Route(f"{prefix}{path}", endpoint, name=path))
+        routes.append(Route(f"{path}/", endpoint, name=path))
+        routes.append(Route(path, endpoint, name=path))
     alive = Alive(state)
     routes.append(Route(f"{prefix}/", alive, name="/"))
     if prefix:

@@ -82,6 +82,7 @@ _BACKEND: Final = (
     "backend_broken",
     "backend_too_slow",
 )
+_BACKEND_ONLY: Final = tuple(key for key in _BACKEND if key not in _MODEL)
 _MODELS: Final = tuple(key for key in _MODEL if key not in ("body_too_large", "poison_request"))
 
 _TAGS: Final = (
@@ -110,7 +111,8 @@ def build_openapi(info: Mapping[str, Any] | None, *, prefix: str, version: str) 
     """
     model = ModelExample(info or {})
     paths: Json = {}
-    for route in (*_status_routes(), *_prediction_routes(model), *_chat_routes(model), *_direct_access_routes()):
+    chats = (*_chat_routes(model), *_openai_routes())
+    for route in (*_status_routes(), *_prediction_routes(model), *chats, *_direct_access_routes()):
         paths.setdefault(route.path, {})[route.method] = {"operationId": route.id, **route.operation}
     return {
         "openapi": "3.1.0",
@@ -310,7 +312,10 @@ def _chat_routes(model: ModelExample) -> list[_Route]:
     }
     chat: Json = {
         "tags": ["chat"],
-        "description": "The whole request object reaches the `chat` hook, keys that OpenAI does not know too.",
+        "description": (
+            "The whole request object reaches the `chat` hook, keys that OpenAI does not know too. Without the hook it "
+            "goes to the LLM backend as it is, and the answer carries its association id in a header."
+        ),
         "parameters": _refs("ContentEncoding", "RequestTimeout", "RequestId"),
         "requestBody": {
             "required": True,
@@ -318,7 +323,7 @@ def _chat_routes(model: ModelExample) -> list[_Route]:
         },
         "responses": {
             "200": _json_answer("The completion.", {"$ref": "#/components/schemas/ChatCompletion"}, completion),
-            **_errors(_CHAT, "openai"),
+            **_errors((*_CHAT, *_BACKEND_ONLY), "openai"),
         },
     }
     record = {"id": "datarobot-deployed-llm", "object": "model", "created": 1735689600, "owned_by": "DataRobot"}
@@ -330,7 +335,7 @@ def _chat_routes(model: ModelExample) -> list[_Route]:
             "200": _json_answer(
                 "The models.", {"$ref": "#/components/schemas/ModelList"}, {"object": "list", "data": [record]}
             ),
-            **_errors(_MODELS, "openai"),
+            **_errors((*_MODELS, *_BACKEND_ONLY), "openai"),
         },
     }
     return [
@@ -339,6 +344,44 @@ def _chat_routes(model: ModelExample) -> list[_Route]:
         _Route("get", "/models", "models", {"summary": "List the models", **models}),
         _Route("get", "/v1/models", "modelsV1", {"summary": "List the models; as /models", **models}),
     ]
+
+
+def _openai_routes() -> list[_Route]:
+    """Return the routes that only a backend answers."""
+    table = (
+        ("post", "/completions", "completions", "Complete a text", {"model": "tiny", "prompt": "Once"}),
+        ("post", "/embeddings", "embeddings", "Make vectors of texts", {"model": "tiny", "input": "Once"}),
+        ("post", "/responses", "responses", "Ask for a response", {"model": "tiny", "input": "Hello"}),
+        ("get", "/responses/{id}", "response", "Get a response", None),
+        ("post", "/responses/{id}/cancel", "cancelResponse", "Cancel a response", None),
+        ("get", "/models/{id}", "model", "Get a model", None),
+    )
+    routes = []
+    for method, path, id_, summary, example in table:
+        operation: Json = {
+            "tags": ["chat"],
+            "description": "Passed on to the LLM backend as it is. 404 without one; models may also be the hooks' own.",
+            "parameters": _refs("RequestId"),
+            "responses": {
+                "200": {
+                    "description": "What the backend answers.",
+                    "headers": _common_headers(),
+                    "content": {"*/*": {"schema": _BINARY}},
+                },
+                **_errors((*_BACKEND, "operation_unavailable", "loading", "load_failed", "config_error"), "openai"),
+            },
+        }
+        if "{id}" in path:
+            parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": "tiny"}
+            operation["parameters"].append(parameter)
+        if example is not None:
+            content = {JSON: {"schema": {"type": "object"}, "example": example}}
+            operation["requestBody"] = {"required": True, "content": content}
+        for version in ("", "/v1"):
+            also = {"summary": f"{summary}; as {path}" if version else summary}
+            suffix = version.removeprefix("/").upper()
+            routes.append(_Route(method, version + path, id_ + suffix, {**also, **operation}))
+    return routes
 
 
 def _direct_access_routes() -> list[_Route]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from backline.api.state import ApiState
-    from backline.proxy.port import BackendResponse
+    from backline.proxy.port import BackendAddress, BackendResponse
     from backline.proxy.service import Backend, Exchange
 
 logger = logging.getLogger("backline.api")
@@ -65,7 +65,7 @@ class DirectAccess(Endpoint):
             body = await _take_body(scope, receive, headers, exchange)
             answer = await backend.client.send(BackendRequest(scope["method"], target, headers, body))
             try:
-                await _pass_back(answer, send, exchange)
+                await _pass_back(answer, send, exchange, self.answer_headers(scope, request_id))
             except BackendError as exc:
                 if not exchange.answered:
                     raise
@@ -100,21 +100,32 @@ class DirectAccess(Endpoint):
             _log_cut_off(exchange.failure, request_id)
         return True
 
+    def no_backend(self) -> BacklineError:
+        """Return what a client is told where no backend is configured."""
+        return BadRequest(
+            "no LLM backend is configured, so there is nothing to access directly; start the server with --backend"
+        )
+
+    def place(self, scope: Scope, address: BackendAddress) -> tuple[bytes, bytes, bytes]:
+        """Return the path that was asked for, what of it is the mount, and the backend's path in place of that."""
+        return scope["raw_path"], self._mount, address.base_path
+
+    def answer_headers(self, scope: Scope, request_id: str) -> Headers:
+        """Return headers for the answer, each where the backend's answer has none of that name."""
+        return []
+
     def _backend(self) -> Backend:
         backend = self.state.backend
         if backend is None:
-            raise BadRequest(
-                "no LLM backend is configured, so there is nothing to access directly; start the server with --backend"
-            )
+            raise self.no_backend()
         if self.state.draining:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         return backend
 
     def _head(self, scope: Scope, backend: Backend) -> tuple[bytes, Headers]:
         address = backend.address
-        target = backend_target(
-            scope["raw_path"], scope["query_string"], mount=self._mount, base_path=address.base_path
-        )
+        path, mount, base_path = self.place(scope, address)
+        target = backend_target(path, scope["query_string"], mount=mount, base_path=base_path)
         client = scope["client"]
         headers = request_headers(
             scope["headers"],
@@ -191,11 +202,14 @@ async def _pieces(first: bytes, receive: Receive, exchange: Exchange) -> AsyncIt
         piece, more = await _receive_body(receive, exchange)
 
 
-async def _pass_back(answer: BackendResponse, send: Send, exchange: Exchange) -> None:
+async def _pass_back(answer: BackendResponse, send: Send, exchange: Exchange, added: Headers) -> None:
     status = answer.status
     if not 200 <= status <= _LARGEST_STATUS:
         raise BackendBroken(f"the backend answered with status {status}, which is none that can be passed on")
     headers = response_headers(answer.headers, status)
+    if added:
+        there = {name for name, _ in headers}
+        headers += [header for header in added if header[0] not in there]
     if leave_date_to_us(send) and not any(name == b"date" for name, _ in headers):
         headers.append((b"date", _date()))  # RFC 9110 section 6.6.1: who passes an answer on adds it
     transport = corkable(send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import urllib.parse
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -16,11 +17,17 @@ MAX_ANSWER_HEAD_BYTES = 64 << 10
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is kept. Below the 5 s after which uvicorn, which most LLM backends stand on, closes it:
 the one who closes first must not be the backend, or it closes just when the next request is sent."""
+_VERSION = re.compile(rb"/v\d+[a-z0-9]*(?=/|$)")  # such as /v1, and /v1beta in /v1beta/openai
+_VERSION_AT_END = re.compile(rb"/v\d+[a-z0-9]*$")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackendAddress:
-    """Where the backend is. ``base_path`` comes before every path, and has no slash at its end."""
+    """Where the backend is. ``base_path`` comes before every path, and has no slash at its end.
+
+    ``root_path`` is ``base_path`` without the version of an API at its end, where the paths beside that API begin, such
+    as ``/health``; ``openai_path`` is that of its OpenAI API: people name backends with and without its ``/v1``.
+    """
 
     url: str
     scheme: str
@@ -28,6 +35,8 @@ class BackendAddress:
     port: int
     authority: bytes
     base_path: bytes
+    root_path: bytes
+    openai_path: bytes
 
     @staticmethod
     def parse(url: str) -> BackendAddress:
@@ -35,13 +44,16 @@ class BackendAddress:
         parts = urllib.parse.urlsplit(url)
         assert parts.hostname
         port = parts.port or (443 if parts.scheme == "https" else 80)
+        base_path = parts.path.rstrip("/").encode()
         return BackendAddress(
             url=url,
             scheme=parts.scheme,
             host=parts.hostname,
             port=port,
             authority=parts.netloc.encode(),
-            base_path=parts.path.rstrip("/").encode(),
+            base_path=base_path,
+            root_path=_VERSION_AT_END.sub(b"", base_path),
+            openai_path=base_path if _VERSION.search(base_path) else base_path + b"/v1",
         )
 
 

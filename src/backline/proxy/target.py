@@ -18,7 +18,8 @@ def backend_target(path: bytes, query: bytes, *, mount: bytes, base_path: bytes)
 
     All are as on the wire, percent-encoded, and stay byte for byte what they are, save that slashes at the start become
     one: ``//host`` would be another host to some. Raises ``BadRequest`` for what a backend could take for another path
-    than it looks like: ``.`` and ``..`` in any spelling, backslashes, control characters.
+    than it looks like: ``.`` and ``..`` in any spelling, backslashes, control characters. With an empty ``path`` the
+    target is ``base_path`` itself.
     """
     if not path.startswith(mount):
         raise BadRequest(f"write {mount.decode()} in the path as it is, without percent-encoding")
@@ -29,7 +30,7 @@ def backend_target(path: bytes, query: bytes, *, mount: bytes, base_path: bytes)
         raise BadRequest("the query string has a blank or a character that is not ASCII; percent-encode it")
     if b"%" in rest or rest.startswith(b".") or b"/." in rest:
         _check_decoded(urllib.parse.unquote_to_bytes(rest))
-    target = base_path + b"/" + rest
+    target = base_path + b"/" + rest if path else base_path
     return target + b"?" + query if query else target
 
 

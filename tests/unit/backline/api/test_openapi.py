@@ -66,6 +66,18 @@ ROUTES = {
     ("post", "/v1/chat/completions"),
     ("get", "/models"),
     ("get", "/v1/models"),
+    *(
+        (method, version + path)
+        for version in ("", "/v1")
+        for method, path in (
+            ("post", "/completions"),
+            ("post", "/embeddings"),
+            ("post", "/responses"),
+            ("get", "/responses/{id}"),
+            ("post", "/responses/{id}/cancel"),
+            ("get", "/models/{id}"),
+        )
+    ),
     *((method, f"/{root}/{{path}}") for root in ("directAccess", "nim") for method in ("get", "post", "put")),
     ("post", "/shutdown/"),
 }
