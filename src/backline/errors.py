@@ -5,6 +5,7 @@
     BacklineError
     ├── ConfigError              the operator: a flag, a variable, backline.toml or the model's metadata file
     ├── ModelLoadFailed          the model's author: no worker could load the model
+    │   └── EnvironmentFailed    the same: what the model's folder asks for cannot be installed
     ├── RequestRefused           the client, or nobody: not accepted, nothing was done
     │   ├── BodyTooLarge, MalformedMultipart, BadRequest
     │   ├── QueueFull, ServerDraining, ModelLoading, PoisonRequest
@@ -45,6 +46,18 @@ class ModelLoadFailed(BacklineError):
     def __init__(self, message: str, *, traceback: str | None = None) -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class EnvironmentFailed(ModelLoadFailed):
+    """The model's environment could not be built: ``what`` went wrong, ``where``, and how to ``mend`` it."""
+
+    code = "environment_failed"
+
+    def __init__(self, what: str, *, where: str, mend: str) -> None:
+        super().__init__(f"the model's environment could not be built: {where}: {what}\n{mend}")
+        self.what = f"the model's environment could not be built: {what}"
+        self.where = where
+        self.mend = mend
 
 
 class RequestRefused(BacklineError):

@@ -33,7 +33,7 @@ def ready_text(settings: Settings, supervisor: Supervisor, url: str) -> str:
         f"Ready after {ready.load_seconds:.1f} s",
         f"  model    {what or 'custom code'}{f' ({library})' if library else ''}",
         f"  target   {target}",
-        f"  python   {model['python']} ({settings.workers.python})",
+        f"  python   {model['python']} ({supervisor.python})",
         f"  workers  {settings.workers.count}",
         f"  docs     {url}/docs",
         f"  try      {try_line(settings, supervisor, url)}",

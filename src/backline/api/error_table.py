@@ -276,6 +276,17 @@ _ROWS: Final = (
         example="could not load model from artifact model.pkl: ModuleNotFoundError: No module named 'xgboost'",
     ),
     ErrorRow(
+        code="environment_failed",
+        status=513,
+        title="The model's environment could not be built",
+        cause="With --env auto: what the model's folder asks for cannot be installed, because packages exclude each "
+        "other, are not there, or have no build for that Python; or the package index cannot be reached.",
+        cure="The message names the lines and what the resolver said; mend them, try with backline env build, and "
+        "restart the server.",
+        example="the model's environment could not be built: /models/churn/requirements.txt:2 (pandas==0.1): there is "
+        "no pandas==0.1 in the index",
+    ),
+    ErrorRow(
         code="config_error",
         status=513,
         title="Configuration cannot be used",

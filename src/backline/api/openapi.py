@@ -34,7 +34,7 @@ _ANY: Final[Json] = {}
 
 # Which errors which routes can answer, by the keys of the error table.
 _ALWAYS: Final = ("internal_error",)
-_READY: Final = ("loading", "draining", "load_failed", "config_error")
+_READY: Final = ("loading", "draining", "load_failed", "environment_failed", "config_error")
 _MODEL: Final = (
     *_ALWAYS,
     *_READY,

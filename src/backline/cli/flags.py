@@ -58,7 +58,9 @@ COMPATIBLE_FLAGS = (
     ),
     CompatibleFlag(flag="--docker", instead="use --python to name the environment that the model runs in"),
     CompatibleFlag(flag="--memory", instead="use --memory-limit to bound a worker's memory"),
-    CompatibleFlag(flag="--skip-deps-install", instead="Backline installs nothing", takes_value=False),
+    CompatibleFlag(
+        flag="--skip-deps-install", instead="nothing is installed unless --env auto asks for it", takes_value=False
+    ),
     CompatibleFlag(
         flag="--gpu-predictor",
         instead="start the inference server by itself and name it with --backend",

@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": LazyCommand("backline.cli.serve", "serve", "Serve a model directory over HTTP."),
     "score": LazyCommand("backline.cli.score", "score", "Score a file of rows."),
     "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
+    "env": LazyCommand("backline.cli.env", "env", "Build, list and remove environments of models."),
     "config": LazyCommand("backline.cli.config", "config", "Show the settings and where each comes from."),
 }
 ALIASES = {"server": "serve"}

@@ -17,6 +17,7 @@ from backline.cli.exit_codes import ExitCode
 from backline.cli.flags import ModelCommand
 from backline.cli.loading import load_for_server
 from backline.config.model_folder import ModelFolder
+from backline.config.python import is_to_be_built
 from backline.proxy.choose import check_client
 from backline.runtime.launch import Launched, launched_early
 
@@ -53,10 +54,24 @@ def _stop_early(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(ExitCode.OK)
 
 
-def _first_worker(folder: ModelFolder) -> contextlib.AbstractContextManager[Launched | None]:
+@contextlib.contextmanager
+def _first_worker(folder: ModelFolder) -> Iterator[Launched | None]:
     if folder.problem is not None or folder.settings.backend.sidecar:
-        return contextlib.nullcontext()
-    return launched_early(folder.settings.workers.python, folder.spec())
+        yield None
+        return
+    python = folder.settings.workers.python
+    if not is_to_be_built(python):
+        with launched_early(python, folder.spec()) as launched:
+            yield launched
+        return
+    from backline.runtime.environments.prepare import python_if_there  # late: most servers need none of it
+
+    with python_if_there(folder.settings) as built:
+        if built is None:  # the server builds it while it answers the probes
+            yield None
+            return
+        with launched_early(built, folder.spec()) as launched:
+            yield launched
 
 
 @contextlib.contextmanager

@@ -185,7 +185,23 @@ class WorkerSettings:
     python: str = setting(
         "current",
         dataclasses.replace(TEXT, metavar="PATH"),
-        'The interpreter of the model\'s environment: "current", a path to a python, or to an environment directory.',
+        "The model's environment: current, which is the server's own; a path to a python, to an environment directory "
+        "or to a packed conda environment (.tar.gz); or auto, built from what the model directory asks for.",
+        flags=("--python", "--env"),
+        twins=("BACKLINE_ENV",),
+    )
+    env_cache: Path | None = setting(
+        None,
+        dataclasses.replace(PATH, name="a directory", metavar="DIR", is_path=False),
+        "Where environments that are built for models are kept; several servers may share it.",
+        show_none="`backline/environments` in `$XDG_CACHE_HOME`, or in `~/.cache`",
+    )
+    env_timeout: float = setting(
+        1800.0,
+        DURATION,
+        "How long building the model's environment may take, and waiting for another server that builds it.",
+        least=1,
+        most=_DAY,
     )
     start_timeout: float = setting(
         600.0, DURATION, "How long a worker may take to load the model.", least=0.1, most=_DAY

@@ -351,6 +351,10 @@ def _first(layers: Iterable[_Layer], name: str) -> _Found | None:
 
 def _choose(option: Option, layers: list[_Layer], environ: Mapping[str, str]) -> _Found:
     found = _first(layers, option.dotted)
+    if option.dotted == "workers.env_cache" and found is not None:
+        return dataclasses.replace(
+            found, value=Path(os.path.abspath(found.relative_to / Path(found.value).expanduser()))
+        )
     if found is None:
         return _Found(option.default, Source("default"), Path())
     _check_range(option, found)

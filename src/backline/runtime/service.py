@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from backline.config.python import is_to_be_built
 from backline.errors import ConfigError, ServerDraining
 from backline.runtime.dispatcher import Dispatcher
 from backline.runtime.payload import PayloadDirectory
@@ -15,6 +16,7 @@ from backline.runtime.worker import Worker, WorkerPlan
 
 if TYPE_CHECKING:
     from backline.config.settings import Settings
+    from backline.runtime.environments.prepare import ModelPython
     from backline.runtime.launch import Launched
 
 
@@ -30,6 +32,11 @@ class ModelService:
         self.loop = asyncio.get_running_loop()
         self.payloads = payloads
         self.dispatcher = Dispatcher(settings.limits, settings.workers, settings.batch, on_out_of_memory=self._replace)
+        self.python: ModelPython | None = None
+        if is_to_be_built(settings.workers.python):
+            from backline.runtime.environments.prepare import ModelPython  # late: most servers need none of it
+
+            self.python = ModelPython(settings)
         plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
         self.supervisor = Supervisor(
             plan,
@@ -37,6 +44,7 @@ class ModelService:
             self.dispatcher,
             log_lines_per_second=settings.log.worker_lines_per_second,
             launched=launched,
+            python=self.python,
         )
 
     @property
@@ -77,6 +85,8 @@ async def running(
                 await service.supervisor.stop()
                 # Whoever is still there, or comes, waits for nobody.
                 service.dispatcher.fail(ServerDraining("the server has stopped", retry_after=1))
+                if service.python is not None:
+                    service.python.close()
     except BaseExceptionGroup as group:
         # What the caller's block raises should reach the caller as it was, not wrapped by our task group.
         if len(group.exceptions) == 1:

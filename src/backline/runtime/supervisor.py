@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import logging
 from typing import TYPE_CHECKING, Any
 
-from backline.errors import ConfigError, ModelLoadFailed, ModelLoading
+from backline.errors import ConfigError, EnvironmentFailed, ModelLoadFailed, ModelLoading
 from backline.observe.worker_log import WorkerLog
 from backline.runtime.call import CallState
+from backline.runtime.environments.cache import BuildCancelled
 from backline.runtime.load_gate import LoadGate
 from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, WorkerPlan, WorkerState
 
 if TYPE_CHECKING:
     from backline.config.settings import WorkerSettings
     from backline.runtime.dispatcher import Dispatcher
+    from backline.runtime.environments.prepare import ModelPython
     from backline.runtime.launch import Launched
 
 logger = logging.getLogger("backline.runtime")
@@ -51,9 +54,14 @@ class Supervisor:
         *,
         log_lines_per_second: int,
         launched: Launched | None = None,
+        python: ModelPython | None = None,
     ) -> None:
-        """``launched``: a process of this plan that has been started; it becomes that of the first worker."""
+        """``launched``: a process of this plan that has been started; it becomes that of the first worker.
+
+        ``python`` gives the plan its interpreter, which may have to be built before the first worker starts.
+        """
         self._plan = plan
+        self._python = python
         self._launched = launched
         self._settings = settings
         self._dispatcher = dispatcher
@@ -71,6 +79,11 @@ class Supervisor:
     # --- asked by the API
 
     @property
+    def python(self) -> str:
+        """The interpreter of the workers, or what the setting says while it is not there."""
+        return self._plan.python
+
+    @property
     def state(self) -> ModelState:
         """The model's state, from the workers as they are now."""
         if any(slot.has_ready_worker() for slot in self._slots):
@@ -85,6 +98,8 @@ class Supervisor:
             return
         if self.failure is not None:
             raise self.failure.with_traceback(None)  # or it would keep the frames of every request that it refused
+        if self._python is not None and self._python.doing:
+            raise ModelLoading(f"the model's environment is being built: {self._python.doing}", retry_after=5)
         raise ModelLoading("the model is still loading; come back in a moment", retry_after=1)
 
     def has_running_call(self) -> bool:
@@ -100,13 +115,26 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run all slots until ``stop``; cancelling kills the workers."""
-        self._slots = [_Slot(number, self) for number in range(1, self._settings.count + 1)]
         try:
+            if self._python is not None and not await self._prepare(self._python):
+                return
+            self._slots = [_Slot(number, self) for number in range(1, self._settings.count + 1)]
             async with asyncio.TaskGroup() as group:
                 for slot in self._slots:
                     group.create_task(slot.run())
         finally:
             self._ended.set()
+
+    async def _prepare(self, python: ModelPython) -> bool:
+        """Wait for the model's interpreter, which may have to be built; return whether it is there."""
+        try:
+            self._plan = dataclasses.replace(self._plan, python=await python.wait())
+        except (ConfigError, EnvironmentFailed) as exc:
+            self._fail(exc)
+            return False
+        except BuildCancelled:
+            return False
+        return not self._stopping
 
     def refuse(self, problem: ConfigError) -> None:
         """Fail for good without a single start, in place of ``run``: what a worker would need is not there."""
@@ -116,6 +144,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop every worker politely, then not; return when all are gone."""
         self._stopping = True
+        if self._python is not None:
+            self._python.cancel()
         self.gate.look_again()
         async with asyncio.TaskGroup() as group:
             for slot in self._slots:

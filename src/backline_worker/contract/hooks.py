@@ -300,7 +300,12 @@ def missing_package(name: str, code_dir: str) -> str:
     if os.path.isfile(os.path.join(code_dir, "requirements.txt")):
         command = "{} -m pip install -r {}".format(sys.executable, os.path.join(code_dir, "requirements.txt"))
         command += " (add {} to it if it is not there)".format(distribution)
-    return "the package {!r} is not installed for the model's interpreter {}; run {}".format(root, interpreter, command)
+    if os.path.isfile(os.path.join(sys.prefix, "backline-environment.json")):
+        # Built by --env auto: it has no pip, and is built anew when what asks for it changes.
+        mend = "add {} to what the model's directory asks for (requirements.txt), and start again".format(distribution)
+    else:
+        mend = "run {}".format(command)
+    return "the package {!r} is not installed for the model's interpreter {}; {}".format(root, interpreter, mend)
 
 
 def translate(exc: BaseException, phase: str, code_dir: str) -> ReportedError:

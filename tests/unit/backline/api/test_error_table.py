@@ -65,7 +65,7 @@ STATUSES = {
     502: {"backend_down", "backend_broken"},
     503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready"},
     504: {"deadline_exceeded", "backend_too_slow"},
-    513: {"load_failed", "config_error"},
+    513: {"load_failed", "config_error", "environment_failed"},
 }
 
 
