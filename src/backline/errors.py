@@ -7,8 +7,8 @@
     ├── ModelLoadFailed          the model's author: no worker could load the model
     │   └── EnvironmentFailed    the same: what the model's folder asks for cannot be installed
     ├── RequestRefused           the client, or nobody: not accepted, nothing was done
-    │   ├── BodyTooLarge, MalformedMultipart, BadRequest
-    │   ├── QueueFull, ServerDraining, ModelLoading, PoisonRequest
+    │   ├── BodyTooLarge, HeadTooLarge, MalformedMultipart, BadRequest
+    │   ├── QueueFull, ClientOverShare, TooManyConnections, ServerDraining, ModelLoading, PoisonRequest
     ├── DeadlineExceeded         accepted, and not answered in time
     ├── WorkerDied               accepted, and the worker died on it
     ├── WorkerReported           the worker answered with an error record (its ``code`` says which)
@@ -74,6 +74,12 @@ class BodyTooLarge(RequestRefused):
     code = "body_too_large"
 
 
+class HeadTooLarge(RequestRefused):
+    """The request line and headers are over ``limits.max_head``."""
+
+    code = "head_too_large"
+
+
 class MalformedMultipart(RequestRefused):
     """The multipart framing is broken, or it has too many or too large parts or headers."""
 
@@ -90,6 +96,18 @@ class QueueFull(RequestRefused):
     """As many requests wait as ``--queue`` allows."""
 
     code = "queue_full"
+
+
+class ClientOverShare(RequestRefused):
+    """As many requests of this client are under way as ``--max-per-client`` allows."""
+
+    code = "client_over_share"
+
+
+class TooManyConnections(RequestRefused):
+    """There are as many connections as ``limits.max_connections`` allows; on this one only probes are answered."""
+
+    code = "too_many_connections"
 
 
 class ServerDraining(RequestRefused):
@@ -175,6 +193,6 @@ class BackendBusy(RequestRefused):
 
 
 class ClientTooSlow(RequestRefused):
-    """The client stopped sending in the middle of its body."""
+    """The client sends its headers or its body too slowly, or stopped in the middle."""
 
     code = "client_too_slow"

@@ -550,6 +550,32 @@ def _(servers: Servers) -> Found:
         yield "native", get(server, path)
 
 
+@scenario("head_too_large")
+def _(servers: Servers) -> Found:
+    server = servers.waiting("head")
+    yield "native", request("GET", f"{server.url}/livez", headers={"X-Long": "x" * 100_000})
+
+
+@scenario("too_many_connections")
+def _(servers: Servers) -> Found:
+    server = servers.waiting("connections", "--max-connections", "1")
+    with contextlib.closing(connect(server)) as connection:
+        connection.connect()
+        connection.putrequest("GET", "/livez")
+        connection.putheader("X-Never", "ends")
+        connection.send(b"GET /livez HTTP/1.1\r\n")
+        wait_until(lambda: get(server, "/info/").status != 200, "the connection counts")
+        yield "native", get(server, "/info/")
+
+
+@scenario("client_over_share")
+def _(servers: Servers) -> Found:
+    server = servers.waiting("share", "--max-per-client", "1")
+    with running_call(servers, server, "share"):
+        yield "native", post(server, "/predictUnstructured/", "x", "text/plain")
+        yield "openai", say(server, "x")
+
+
 class RunningCall:
     """A request in another thread; ``answer`` once it is there."""
 
@@ -632,7 +658,7 @@ def test_the_row_is_what_a_client_gets(servers: Servers, key: str) -> None:
             assert f"ERROR: {body['error']['message']}" == message
             assert body["error"]["code"] == row.code
             if not row.status_from_user:
-                assert answer.headers["x-should-retry"] == ("true" if row.status == 503 else "false")
+                assert answer.headers["x-should-retry"] == ("true" if row.status in {429, 503} else "false")
     assert answers
 
 

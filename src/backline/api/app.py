@@ -18,6 +18,7 @@ from backline.api.endpoint import Endpoint, MethodNotAllowed, NotFound
 from backline.api.error_table import render_error
 from backline.api.extension import extend, merge_openapi, place_in
 from backline.api.extension_life import events_as_context, extension_running
+from backline.api.fair_share import FairShare
 from backline.api.model_routes import ModelEndpoint
 from backline.api.openai_routes import openai_routes
 from backline.api.openapi import build_openapi
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from backline.runtime.launch import Launched
 
 logger = logging.getLogger("backline.api")
+
+_PROBES = frozenset(["/livez", "/readyz", "/ping", "/health"])
 
 OnOutcome = Callable[[ApiState, ModelState], None]
 
@@ -119,6 +122,14 @@ def create_app(
     return app
 
 
+def probe_paths(prefix: str) -> frozenset[str]:
+    """Return the paths of all probes: what a platform asks to know whether the server lives and can be used."""
+    paths = {"/", "/livez", "/readyz", "/ping", f"{prefix}", f"{prefix}/"}
+    for probe in _PROBES:
+        paths |= {f"{prefix}{probe}", f"{prefix}{probe}/"}
+    return frozenset(paths)
+
+
 async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:
     on_outcome(state, await asyncio.shield(state.model.supervisor.first_outcome))
 
@@ -145,6 +156,13 @@ def _routes(
         "/capabilities": Capabilities(state),
         "/shutdown": Shutdown(state, on_shutdown),
     }
+    assert table.keys() >= _PROBES
+    if state.settings.limits.per_client:
+        shares = FairShare(state)
+        table = {
+            path: shares.of(endpoint) if isinstance(endpoint, ModelEndpoint) else endpoint
+            for path, endpoint in table.items()
+        }
     routes: list[Route] = []
     for path, endpoint in (*((f"{prefix}{path}", endpoint) for path, endpoint in table.items()), *openai.items()):
         # Both spellings, and never a redirect: clients lose the body of a redirected POST.

@@ -131,9 +131,10 @@ _ROWS: Final = (
     ErrorRow(
         code="client_too_slow",
         status=408,
-        title="Body stopped coming",
-        cause="A request to the backend stopped in the middle of its body for longer than --backend-idle-timeout.",
-        cure="Send the request again, over a connection that keeps up.",
+        title="Request too slow",
+        cause="The headers or the body of a request come more slowly than limits.head_timeout and limits.body_timeout "
+        "allow, or a request to the backend stopped in the middle of its body for longer than --backend-idle-timeout.",
+        cure="Send the request again, over a connection that keeps up, and have the body at hand before sending it.",
         example="the request's body stopped coming for 300 s (--backend-idle-timeout); the request to the backend is "
         "given up",
     ),
@@ -145,6 +146,14 @@ _ROWS: Final = (
         cure="Send fewer rows in a request, or have the limit raised.",
         example="the request body has 2147483648 bytes; this server takes at most 1073741824 bytes (--max-body): send "
         "fewer rows in a request, or have the limit raised",
+    ),
+    ErrorRow(
+        code="head_too_large",
+        status=431,
+        title="Headers too large",
+        cause="The request line and headers are over limits.max_head.",
+        cure="Send fewer or shorter headers and cookies, and move long query strings into the body.",
+        example="the request line and headers are over 65536 bytes (limits.max_head)",
     ),
     ErrorRow(
         code="decompressed_too_large",
@@ -306,6 +315,25 @@ _ROWS: Final = (
         retry_after=1,
     ),
     ErrorRow(
+        code="client_over_share",
+        status=429,
+        title="Too many requests of one client",
+        cause="As many requests of this client, told by its address, are under way as --max-per-client allows.",
+        cure="Wait for answers before sending more, or come back after the time in Retry-After.",
+        example="8 requests of this client are under way already (--max-per-client); wait for one of them",
+        retry_after=1,
+    ),
+    ErrorRow(
+        code="too_many_connections",
+        status=503,
+        title="Too many connections",
+        cause="There are as many connections as limits.max_connections or the limit on open files allows.",
+        cure="Keep connections open and use them again, or have the limit raised.",
+        example="this server has as many connections as it may (limits.max_connections); only probes are answered on "
+        "new ones",
+        retry_after=1,
+    ),
+    ErrorRow(
         code="loading",
         status=503,
         title="The model is loading",
@@ -440,7 +468,7 @@ def render_error(exc: BacklineError, *, family: Family, request_id: str, show_st
     if family == "openai" and not row.status_from_user:
         # OpenAI's clients repeat every 5xx two times of themselves, and hold to this header where there is one. Only
         # what was not begun is worth repeating: the rest would triple the load of a model that fails or is slow.
-        headers.append((b"x-should-retry", b"true" if status == 503 else b"false"))
+        headers.append((b"x-should-retry", b"true" if status in {429, 503} else b"false"))
     message = _shorten(exc.message)
     content: dict[str, Any] = {"message": f"ERROR: {message}"}
     if family == "openai":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import gc
 import logging
 import math
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.server import ServerState
 
-from backline.api.app import create_app
+from backline.api.app import create_app, probe_paths
 from backline.api.banner import failure_text, listening_text, ready_text
+from backline.api.connections import Guard, GuardedHttp, allowed_connections
 from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
-from backline.api.one_write import HttpProtocol
 from backline.errors import ServerDraining
 from backline.observe.logs import announce, logging_to_stderr
 from backline.runtime.supervisor import ModelState
@@ -90,9 +91,18 @@ async def _serve(
         server.drain()
 
     app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down, launched=launched)
+    prefix = settings.server.url_prefix
+    guard = Guard(
+        limits=settings.limits,
+        max_connections=allowed_connections(settings.limits.max_connections),
+        probes=probe_paths(prefix),
+        unhurried=(f"{prefix}/directAccess/", f"{prefix}/nim/"),
+    )
     config = uvicorn.Config(
         app,
-        http=HttpProtocol,
+        # uvicorn calls whatever makes a protocol, though its types ask for a class.
+        http=functools.partial(GuardedHttp, guard=guard),  # type: ignore[arg-type]
+        h11_max_incomplete_event_size=settings.limits.max_head,
         lifespan="on",
         # Only a backend has WebSockets; without one who asks for one is answered in HTTP, and nothing is imported.
         ws="none" if settings.backend.url is None else "auto",
@@ -107,7 +117,7 @@ async def _serve(
     state: ApiState = app.state.backline
     if state.extension is not None:
         _tell_extension(state.extension)
-    server = _Server(config, state)
+    server = _Server(config, state, guard)
     _calm_garbage_collector()
     announce(listening_text(settings, url))
     # uvicorn's way of saying that the lifespan did not start
@@ -152,9 +162,10 @@ class _Server(uvicorn.Server):
 
     interrupted = False
 
-    def __init__(self, config: uvicorn.Config, state: ApiState) -> None:
+    def __init__(self, config: uvicorn.Config, state: ApiState, guard: Guard) -> None:
         super().__init__(config)
         self._state = state
+        self._guard = guard
         self._drain_at = 0.0
         self.server_state = self._connections = _ConnectionState()
 
@@ -172,6 +183,8 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn, which calls this ten times a second."""
+        if counter % 10 == 0:
+            self._guard.pass_over(self._connections.connections, asyncio.get_running_loop().time())
         if self._state.leaving and not self.should_exit:
             self._let_go()
             drained_for = time.monotonic() - self._drain_at

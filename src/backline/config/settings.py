@@ -298,6 +298,64 @@ class LimitSettings:
     max_bytes_in_flight: int = setting(
         4 * _GIB, SIZE, "The most bytes of request bodies held at a time.", least=1, commands=_SERVE
     )
+    per_client: int = setting(
+        0,
+        INTEGER,
+        "How many requests of one client, told by its address, may be under way at a time; one more is answered 429. "
+        "Behind a proxy or load balancer all clients have its address.",
+        flags=("--max-per-client",),
+        least=1,
+        most=1_000_000,
+        zero="no limit",
+        commands=_SERVE,
+    )
+    max_connections: int | None = setting(
+        None,
+        INTEGER,
+        "How many connections there may be. Over it idle ones are closed, and only probes are answered on new ones.",
+        least=1,
+        most=1_000_000,
+        show_none="10000, or what the limit on open files allows",
+        commands=_SERVE,
+    )
+    max_head: int = setting(
+        64 * _KIB, SIZE, "The largest request line and headers.", least=1024, most=_MIB, commands=_SERVE
+    )
+    head_timeout: float = setting(
+        15.0,
+        DURATION,
+        "How long the headers of a request may take to come.",
+        least=1,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
+    )
+    body_timeout: float = setting(
+        20.0,
+        DURATION,
+        "How long the body of a request to the model may take to come, not counting a second for every "
+        "limits.min_body_rate bytes of it.",
+        least=1,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
+    )
+    min_body_rate: int = setting(
+        500,
+        SIZE,
+        "How many bytes of a body buy it a further second, see limits.body_timeout.",
+        least=1,
+        commands=_SERVE,
+    )
+    send_timeout: float = setting(
+        60.0,
+        DURATION,
+        "How long a client may leave its answer unread, once the system's buffers are full of it.",
+        least=1,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
+    )
     max_parts: int = setting(32, INTEGER, "The most parts of a multipart body.", least=1, most=10_000, commands=_SERVE)
     max_part_headers: int = setting(
         16 * _KIB, SIZE, "The largest headers of one multipart part.", least=256, most=_MIB, commands=_SERVE

@@ -30,7 +30,7 @@ from backline.errors import BacklineError, BodyTooLarge, QueueFull
 from backline_worker.channel import LARGE_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SHARED_MEMORY: Final = "/dev/shm"
 NAME_PREFIX: Final = "backline-"
@@ -89,10 +89,11 @@ class PayloadSink:
     Ends with exactly one ``finish`` (the payload then owns the file) or with ``abort``.
     """
 
-    __slots__ = ("_buffer", "_descriptor", "_directory", "_first", "_path", "size")
+    __slots__ = ("_buffer", "_descriptor", "_directory", "_first", "_path", "_reserved", "size")
 
     def __init__(self, directory: PayloadDirectory) -> None:
         self.size = 0
+        self._reserved = 0  # bytes, of what all bodies together may hold
         self._directory = directory
         self._first: bytes | None = None  # a body that comes as one piece of bytes is never copied
         self._buffer = bytearray()
@@ -102,12 +103,19 @@ class PayloadSink:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append ``data``; the caller may reuse its buffer afterwards.
 
-        Raises ``QueueFull`` when the directory's file system is full now, and ``BodyTooLarge`` when this body alone is
+        Raises ``QueueFull`` when all bodies together hold as much as they may, or the directory's file system is full
+        now, and ``BodyTooLarge`` when this body alone is
         more than it can ever hold; the sink is aborted then.
         """
         length = len(data)
         if not length:
             return
+        try:
+            self._directory.reserve(length)
+        except QueueFull:
+            self.abort()
+            raise
+        self._reserved += length
         if self._descriptor is None:
             if self.size + length < LARGE_PAYLOAD_BYTES:
                 self._keep(data)
@@ -118,6 +126,7 @@ class PayloadSink:
 
     def finish(self) -> Payload:
         """Return the payload, which the caller now owns."""
+        self._release()
         if self._descriptor is not None:
             os.close(self._descriptor)
             path, self._descriptor, self._path = self._path, None, None
@@ -128,6 +137,7 @@ class PayloadSink:
 
     def abort(self) -> None:
         """Drop what came: close and unlink. Safe twice, and without effect after ``finish``."""
+        self._release()
         self._first, self._buffer = None, bytearray()
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -135,6 +145,10 @@ class PayloadSink:
         if self._path is not None:
             _unlink(self._path)
             self._path = None
+
+    def _release(self) -> None:
+        self._directory.unfinished_bytes -= self._reserved
+        self._reserved = 0
 
     def _keep(self, data: bytes | bytearray | memoryview) -> None:
         if self.size == 0 and isinstance(data, bytes):
@@ -206,6 +220,26 @@ class PayloadDirectory:
         self.removed = tuple(_remove_dead(parent))
         self.path, self._lock = _make_locked(parent)
         self._numbers = itertools.count(1)
+        self.unfinished_bytes = 0  # of bodies that are still being received
+        self._most_bytes: int | None = None
+        self._held_elsewhere: Callable[[], int] = int
+
+    def bound(self, most_bytes: int, held_elsewhere: Callable[[], int]) -> None:
+        """Refuse more than ``most_bytes`` of bodies: those being received and what ``held_elsewhere`` returns."""
+        self._most_bytes = most_bytes
+        self._held_elsewhere = held_elsewhere
+
+    def reserve(self, length: int) -> None:
+        """Count these bytes of a body that is being received. Raises ``QueueFull`` when they are over the bound."""
+        if self._most_bytes is not None:
+            held = self.unfinished_bytes + self._held_elsewhere()
+            if held + length > self._most_bytes:
+                raise QueueFull(
+                    f"request bodies of {held} bytes are held already; with more of this one they would be over "
+                    f"limits.max_bytes_in_flight ({self._most_bytes}); come back later",
+                    retry_after=RETRY_AFTER_FULL_SECONDS,
+                )
+        self.unfinished_bytes += length
 
     def sink(self) -> PayloadSink:
         """Return a sink for one body."""

@@ -32,6 +32,7 @@ class ModelService:
         self.loop = asyncio.get_running_loop()
         self.payloads = payloads
         self.dispatcher = Dispatcher(settings.limits, settings.workers, settings.batch, on_out_of_memory=self._replace)
+        payloads.bound(settings.limits.max_bytes_in_flight, lambda: self.dispatcher.bytes_in_flight)
         self.python: ModelPython | None = None
         if is_to_be_built(settings.workers.python):
             from backline.runtime.environments.prepare import ModelPython  # late: most servers need none of it

@@ -61,9 +61,11 @@ STATUSES = {
     415: {"unsupported_media_type", "unsupported_encoding"},
     422: {"empty_body", "decode_failed", "missing_part", "schema_mismatch", "poison_request", "worker_died/decoding"},
     500: {"hook_failed", "result_invalid", "out_of_memory", "worker_died", "internal_error", "user_http_error"},
+    429: {"client_over_share"},
+    431: {"head_too_large"},
     501: {"not_implemented"},
     502: {"backend_down", "backend_broken"},
-    503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready"},
+    503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready", "too_many_connections"},
     504: {"deadline_exceeded", "backend_too_slow"},
     513: {"load_failed", "config_error", "environment_failed"},
 }
@@ -103,7 +105,7 @@ def test_statuses_are_those_of_the_contract() -> None:
 
 def test_every_503_says_when_to_come_back() -> None:
     with_time = {row.code for row in TABLE.values() if row.retry_after is not None}
-    assert with_time == STATUSES[503] | {"poison_request"}
+    assert with_time == STATUSES[503] | {"poison_request", "client_over_share"}
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.key)
@@ -158,7 +160,7 @@ def test_openai_clients_repeat_only_what_was_not_begun() -> None:
     answers = {
         row.key: headers_of(render(example_error(row), "openai")).get("x-should-retry") for row in TABLE.values()
     }
-    assert {key for key, value in answers.items() if value == "true"} == STATUSES[503]
+    assert {key for key, value in answers.items() if value == "true"} == STATUSES[503] | STATUSES[429]
     assert {key for key, value in answers.items() if value is None} == {"user_http_error"}
     assert "x-should-retry" not in headers_of(render(QueueFull("full")))
 
