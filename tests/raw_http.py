@@ -80,6 +80,11 @@ class Reader:
             headers.append((name.lower(), value.strip(b" \t")))
         return first, headers
 
+    def chunked_piece(self) -> bytes:
+        piece = self.block(int(self.line(), 16))
+        self.line()
+        return piece
+
     def chunked(self) -> tuple[bytes, bool]:
         body = bytearray()
         try:

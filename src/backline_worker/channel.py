@@ -29,6 +29,8 @@ PREFIX = struct.Struct(">BBHIQQ")
 MAX_HEADER_BYTES = 16 << 20
 MAX_PAYLOAD_BYTES = 1 << 40
 LARGE_PAYLOAD_BYTES = 256 << 10
+STREAM_WINDOW = 64 << 10
+"""Bytes of a stream that may be on their way; one more chunk may be sent while it is not used up."""
 
 
 class Kind(enum.IntEnum):
@@ -41,6 +43,8 @@ class Kind(enum.IntEnum):
     STOP = 4  # finish and exit 0
     BATCH = 6  # header: what several predictions have in common, id and size of each; payload: their bodies
     SCORE = 5  # header: a file to score, see backline_worker.score
+    CANCEL = 8  # of a chat: nobody waits for it any more
+    CREDIT = 9  # of a stream; header: how many bytes of it have left the server
     HELLO = 16  # header: pid, python version, token; the first frame from the worker
     READY = 17  # header: description of the loaded model
     LOAD_FAILED = 18  # header: error record; the worker exits afterwards
@@ -49,6 +53,9 @@ class Kind(enum.IntEnum):
     ANSWERS = 23  # to a BATCH; header: size or error record of each; payload: the bodies
     PONG = 21
     PROGRESS = 22  # header: rows done and stage; of a load or of scoring a file
+    STREAM = 24  # a chat is answered by a stream; header: content type; payload: its first bytes
+    CHUNK = 25  # no header; payload: the next bytes of a stream, at most STREAM_WINDOW before they are credited
+    STREAM_END = 26  # header: timings; the stream is complete, or its chat was cancelled
 
 
 class Frame(NamedTuple):
@@ -68,6 +75,11 @@ def encode_prefix(kind: Kind, request_id: int, header: Dict[str, Any], payload_l
     """Return prefix and header, to be followed by ``payload_length`` bytes of payload."""
     text = json.dumps(header, separators=(",", ":")).encode()
     return PREFIX.pack(VERSION, kind, 0, len(text), request_id, payload_length) + text
+
+
+def encode_chunk(request_id: int, payload: bytes) -> bytes:
+    """Return a whole CHUNK frame."""
+    return PREFIX.pack(VERSION, Kind.CHUNK, 0, 0, request_id, len(payload)) + payload
 
 
 def decode_prefix(prefix: Buffer) -> Tuple[Kind, int, int, int]:
@@ -118,7 +130,7 @@ class FrameDecoder:
             end = body + header_length + payload_length
             if len(buffer) < end:
                 break
-            header = decode_header(buffer[body : body + header_length])
+            header = decode_header(buffer[body : body + header_length]) if header_length else {}
             payload = bytes(buffer[body + header_length : end])
             frames.append(Frame(kind, request_id, header, payload))
             start = end

@@ -12,8 +12,7 @@
     │   ├── MissingPart              missing_part
     │   ├── NotAcceptable            not_acceptable
     │   ├── SchemaMismatch           schema_mismatch
-    │   ├── OperationUnavailable     operation_unavailable
-    │   └── NotImplementedYet        not_implemented
+    │   └── OperationUnavailable     operation_unavailable
     ├── ModelCallError               the model's author has to act
     │   ├── HookFailed               hook_failed
     │   ├── UserHTTPError            user_http_error
@@ -113,12 +112,6 @@ class OperationUnavailable(RequestError):
     """The model does not offer this operation, such as chat without a ``chat`` hook."""
 
     code = "operation_unavailable"
-
-
-class NotImplementedYet(RequestError):
-    """The contract has this, and this version of Backline does not."""
-
-    code = "not_implemented"
 
 
 class ModelCallError(ReportedError):

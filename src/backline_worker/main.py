@@ -1,7 +1,8 @@
 """The worker's life: connect, load, say READY, then answer one frame after another until told to stop.
 
-The main thread does everything. That keeps one request's hooks on one thread without interleaving, which existing
-model folders rely on, and it makes the PING an honest one: it is answered by the loop that answers predictions.
+The main thread does everything but chats. That keeps one request's hooks on one thread without interleaving, which
+existing model folders rely on, and it makes the PING an honest one: the loop that answers predictions answers it.
+Chats run beside it and beside each other, see ``chats.py``; a worker whose model has none pays nothing for them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import faulthandler
 import gc
 import os
 import platform
+import queue
 import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from . import channel
 from .channel import Kind
@@ -26,6 +29,9 @@ from .errors import ModelLoadError, OutOfMemory, ReportedError
 from .output import Output
 from .status import StatusPage
 from .types import Answer, Buffer, ModelSpec, Part, Request
+
+if TYPE_CHECKING:
+    from .chats import Chats, Ending
 
 EXIT_LOAD_FAILED = 3
 _PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
@@ -58,7 +64,7 @@ def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
     if gc.get_threshold() == while_loading:
         gc.set_threshold(*gc_thresholds)
     if worker.attach():
-        worker.loop()
+        worker.serve()
     output.end()
     return 0
 
@@ -94,6 +100,21 @@ class _Connection:
         self._socket = sock
         self._decoder = channel.FrameDecoder()
         self._frames: List[channel.Frame] = []
+        self._lock: Optional[threading.Lock] = None
+
+    def share(self) -> None:
+        """From now on several threads send."""
+        self._lock = threading.Lock()
+
+    def write(self, *pieces: Buffer) -> None:
+        """Write whole frames."""
+        if self._lock is not None:
+            with self._lock:
+                for piece in pieces:
+                    self._socket.sendall(piece)
+        else:
+            for piece in pieces:
+                self._socket.sendall(piece)
 
     def receive(self) -> Optional[channel.Frame]:
         """Wait for the next frame; ``None`` when the server has gone."""
@@ -118,9 +139,10 @@ class _Connection:
 
     def send(self, kind: Kind, request_id: int, header: Dict[str, Any], payload: Buffer = b"") -> None:
         prefix = channel.encode_prefix(kind, request_id, header, len(payload))
-        self._socket.sendall(prefix + payload if len(payload) < 1 << 16 else prefix)
-        if len(payload) >= 1 << 16:
-            self._socket.sendall(payload)
+        if len(payload) < 1 << 16:
+            self.write(prefix + payload)
+        else:
+            self.write(prefix, payload)
 
 
 class _Worker:
@@ -130,7 +152,6 @@ class _Worker:
         self._connection = connection
         self._output = output
         self._spec = ModelSpec.from_json(start["spec"])
-        self._answers = 0
 
     def load(self) -> None:
         """Load the model and warm it up; raises ``ReportedError`` with what the operator must know."""
@@ -164,14 +185,27 @@ class _Worker:
         self._connection.send(Kind.READY, 0, self._ready)
         return True
 
-    def loop(self) -> None:
+    def serve(self) -> None:
         """Answer frames until STOP or until the server closes the channel."""
+        self._loop(
+            _BesideChats(self._connection, self._open_chats(), self._status) if self._model.chats else self._connection
+        )
+
+    def _open_chats(self) -> Chats:
+        from .chats import Chats
+
+        self._connection.share()
+        self._output.share()
+        write, threads = self._connection.write, self._spec.threads
+        return Chats(self._model, self._output, write=write, finish=self._finish_chat, threads=threads)
+
+    def _loop(self, frames: Union[_Connection, _BesideChats]) -> None:
         tidy = False
         while True:
-            if not tidy and not self._connection.has_input(_PAUSE):
+            if not tidy and not frames.has_input(_PAUSE):
                 _tidy_up()
                 tidy = True
-            frame = self._connection.receive()
+            frame = frames.receive()
             if frame is None or frame.kind is Kind.STOP:
                 return
             if frame.kind is Kind.REQUEST:
@@ -193,19 +227,29 @@ class _Worker:
             self._report(frame.request_id, _to_error(exc))
         else:
             self._output.end()
-            header: Dict[str, Any] = {"content_type": answer.content_type, "seconds": clock.stop()}
-            if answer.headers:
-                header["headers"] = dict(answer.headers)
-            payload = answer.body
-            if len(payload) >= channel.LARGE_PAYLOAD_BYTES:
-                self._answers += 1
-                name = "answer-{}-{}".format(os.getpid(), self._answers)
-                with contextlib.suppress(OSError):  # no room in shared memory: then it travels in the frame
-                    path = channel.write_file(self._payload_directory, name, payload)
-                    header["file"] = {"path": path, "length": len(payload)}
-                    payload = b""
-            self._connection.send(Kind.ANSWER, frame.request_id, header, payload)
+            self._send_answer(frame.request_id, answer, clock.stop())
         self._output.begin(0)
+
+    def _send_answer(self, request_id: int, answer: Answer, seconds: Mapping[str, float]) -> None:
+        header: Dict[str, Any] = {"content_type": answer.content_type, "seconds": seconds}
+        if answer.headers:
+            header["headers"] = dict(answer.headers)
+        payload = answer.body
+        if len(payload) >= channel.LARGE_PAYLOAD_BYTES:
+            name = "answer-{}-{}".format(os.getpid(), request_id)
+            with contextlib.suppress(OSError):  # no room in shared memory: then it travels in the frame
+                path = channel.write_file(self._payload_directory, name, payload)
+                header["file"] = {"path": path, "length": len(payload)}
+                payload = b""
+        self._connection.send(Kind.ANSWER, request_id, header, payload)
+
+    def _finish_chat(self, request_id: int, ending: Ending, seconds: Mapping[str, float]) -> None:
+        if isinstance(ending, Answer):
+            self._send_answer(request_id, ending, seconds)
+        elif ending is None:
+            self._connection.send(Kind.STREAM_END, request_id, {"seconds": seconds})
+        else:
+            self._connection.send(Kind.ERROR, request_id, ending.to_record())
 
     def _call(self, frame: channel.Frame, clock: _StageClock) -> Answer:
         request = _to_request(frame)
@@ -260,6 +304,53 @@ class _Worker:
     def _report(self, request_id: int, error: ReportedError) -> None:
         self._output.end()
         self._connection.send(Kind.ERROR, request_id, error.to_record())
+
+
+class _BesideChats:
+    """The frames of the main thread; a thread of its own reads the channel and gives the chats what is theirs."""
+
+    def __init__(self, connection: _Connection, chats: Chats, status: StatusPage) -> None:
+        self._connection = connection
+        self._chats = chats
+        self._status = status
+        self._frames: queue.SimpleQueue[Optional[channel.Frame]] = queue.SimpleQueue()
+        self._next: Optional[channel.Frame] = None
+        threading.Thread(target=self._read, name="channel", daemon=True).start()
+
+    def has_input(self, timeout: float) -> bool:
+        """Wait for ``timeout`` seconds at most; return whether there is something to receive."""
+        try:
+            frame = self._frames.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        if frame is None:
+            self._frames.put(None)
+        self._next = frame
+        return True
+
+    def receive(self) -> Optional[channel.Frame]:
+        """Wait for the next frame; ``None`` when the server has gone."""
+        frame, self._next = self._next, None
+        return self._frames.get() if frame is None else frame
+
+    def _read(self) -> None:
+        frame: Optional[channel.Frame] = None
+        try:
+            while True:
+                frame = self._connection.receive()
+                if frame is None:
+                    break
+                if frame.kind is Kind.REQUEST and frame.header["operation"] == "chat":
+                    self._status.write_last_chat(frame.request_id)
+                    self._chats.begin(frame.request_id, _to_request(frame))
+                elif frame.kind is Kind.CREDIT:
+                    self._chats.grant(frame.request_id, frame.header["bytes"])
+                elif frame.kind is Kind.CANCEL:
+                    self._chats.cancel(frame.request_id)
+                else:
+                    self._frames.put(frame)
+        finally:
+            self._frames.put(None)  # also after a fault of ours: without its reader the worker is of no use
 
 
 class _StageClock:

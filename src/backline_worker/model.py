@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
@@ -11,6 +12,9 @@ from .artifacts.base import Predictor
 from .artifacts.columns import align, missing_column
 from .contract import chat as chat_contract
 from .contract import results, unstructured
+from .contract.chat import ChatRequest
+from .contract.chat_stream import Collector
+from .contract.hook_loop import HookLoop
 from .contract.hooks import translate, user_traceback
 from .contract.metadata import ModelMetadata
 from .contract.runtime_params import RuntimeParameters
@@ -20,8 +24,8 @@ from .errors import (
     EmptyBody,
     HookFailed,
     MissingPart,
-    NotImplementedYet,
     OperationUnavailable,
+    ReportedError,
     ResultInvalid,
     SchemaMismatch,
 )
@@ -51,6 +55,7 @@ class Model:
         self._output_rules = _rules(folder.metadata, output=True)
         self._refuse_unknown = spec.unknown_columns == "refuse"
         self.description = describe(folder)
+        self.description["chats"] = self.chats
 
     @classmethod
     def load(cls, spec: ModelSpec) -> Model:
@@ -179,28 +184,66 @@ class Model:
         return unstructured.write_result(result)
 
     def chat(self, request: Request, stage: Stage) -> Answer:
-        """Answer a chat completion request with what ``chat`` returns, as JSON."""
+        """Answer a chat completion request as JSON, also where the hook returns a stream."""
+        stage("decode")
+        chat = self.read_chat(request)
+        stage("predict")
+        result = self.start_chat(chat)
+        try:
+            if inspect.isawaitable(result):
+                result = self._hooks.run(result)
+            if chat_contract.is_stream(result):
+                collector = Collector()
+                if hasattr(result, "__aiter__"):
+                    self._hooks.run(_collect(result, collector))
+                else:
+                    for chunk in result:
+                        collector.add(chunk)
+                result = collector.completion()
+            stage("encode")
+            return chat_contract.write_completion(result, chat.association)
+        except BaseException as exc:
+            raise self.chat_failed(exc) from exc
+
+    def read_chat(self, request: Request) -> ChatRequest:
+        """Read the request of a chat. Raises ``OperationUnavailable`` without a hook, or a ``RequestError``."""
         from .codecs import decompress
 
         if "chat" not in self._hooks:
             raise OperationUnavailable(
                 "the model has no hook chat; define chat(completion_create_params, model) for it"
             )
-        stage("decode")
         part = request.parts[0] if request.parts else Part("X", "", b"")
         data = decompress(part.data, request.content_encoding, self._spec.max_decompressed_bytes) if part.data else b""
-        params = chat_contract.read_params(bytes(data))
-        association = chat_contract.association_id(params, request.headers)
-        stage("predict")
-        result = self._hooks.call("chat", params, self._model, headers=dict(request.headers))
-        stage("encode")
-        if chat_contract.is_stream(result):
-            self._close(result)
-            raise NotImplementedYet(
-                "chat returned a stream of chunks, and streams are not answered yet; send the request with "
-                "stream: false"
-            )
-        return self._guarded("chat", lambda: chat_contract.write_completion(result, association))
+        return chat_contract.read_request(bytes(data), request.headers)
+
+    @property
+    def chats(self) -> int:
+        """How many chats may be open at a time: as many as there are threads where the hook holds one; 0: none."""
+        if "chat" not in self._hooks:
+            return 0
+        return self._spec.chats if self.chats_are_async else self._spec.threads
+
+    @property
+    def chats_are_async(self) -> bool:
+        """Whether calling ``start_chat`` runs no code of the hook's yet."""
+        return self._hooks.is_async("chat")
+
+    @property
+    def hook_loop(self) -> HookLoop:
+        """The event loop that the asynchronous hooks run on."""
+        return self._hooks.hook_loop()
+
+    def start_chat(self, chat: ChatRequest) -> Any:
+        """Call ``chat`` and return what it returns: a completion, a stream, or an awaitable of one of these.
+
+        Raises what the hook raises; ``chat_failed`` makes the error of it.
+        """
+        return self._hooks.start("chat", chat.params, self._model, headers=dict(chat.headers))
+
+    def chat_failed(self, exc: BaseException) -> ReportedError:
+        """Return what to report for what the hook, its stream, or the writing of its objects raised."""
+        return translate(exc, "chat", self._hooks.code_dir)
 
     def supported_models(self, request: Request, stage: Stage) -> Answer:
         """Answer with the models that clients may name: the hook's, else the one of ``LLM_ID``, else none."""
@@ -352,13 +395,10 @@ class Model:
         except BaseException as exc:
             raise translate(exc, hook, self._hooks.code_dir) from exc
 
-    def _close(self, stream: Any) -> None:
-        """Close a stream that is not used, so that its clean-up runs now; what that raises concerns nobody."""
-        with contextlib.suppress(Exception):
-            if hasattr(stream, "aclose"):
-                self._hooks.run(stream.aclose())
-            elif hasattr(stream, "close"):
-                stream.close()
+
+async def _collect(stream: Any, collector: Collector) -> None:
+    async for chunk in stream:
+        collector.add(chunk)
 
 
 def _rules(metadata: ModelMetadata, *, output: bool) -> List[Rule]:

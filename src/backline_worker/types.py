@@ -58,7 +58,8 @@ class ModelSpec:
 
     ``metadata`` is ``model-metadata.yaml`` as parsed by the server, or ``{}``. Class labels are already resolved
     (flags and environment over metadata), always strings. ``runtime_parameter_values`` is the parsed
-    ``--runtime-params-file``. ``example`` is a file with rows to warm up with, or ``None``.
+    ``--runtime-params-file``. ``example`` is a file with rows to warm up with, or ``None``. ``threads`` is how many
+    chats of a plain hook are answered at a time, ``chats`` how many of an asynchronous one.
     """
 
     code_dir: str
@@ -77,6 +78,8 @@ class ModelSpec:
     read_input_data_as_path: bool = False
     latitude_column: str = "latitude"
     longitude_column: str = "longitude"
+    threads: int = 1
+    chats: int = 1
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:

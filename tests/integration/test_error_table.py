@@ -92,8 +92,6 @@ def chat(completion_create_params, model, **kwargs):
     action = completion_create_params["messages"][0]["content"]
     if action == "wrong_shape":
         return 7
-    if action == "stream":
-        return iter([])
     act(action)
     return {"choices": []}
 
@@ -486,11 +484,6 @@ def _(servers: Servers) -> Found:
         assert "waited for a worker" in queued.json()["message"]
         yield "native", queued
         yield "openai", say(server, "x", X_Request_Timeout="0.1")
-
-
-@scenario("not_implemented")
-def _(servers: Servers) -> Found:
-    yield "openai", say(servers.faulty, "stream")
 
 
 # The backend behind direct access

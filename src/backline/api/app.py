@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 
 from backline import __version__
 from backline.api.application import Application
+from backline.api.chat_routes import ChatEndpoint
 from backline.api.endpoint import Endpoint, MethodNotAllowed, NotFound
 from backline.api.error_table import render_error
 from backline.api.extension import extend, merge_openapi, place_in
@@ -82,12 +83,8 @@ def create_app(
             finally:
                 state.leaving = state.draining = True
 
-    openai = openai_routes(
-        state,
-        prefix,
-        chat=ModelEndpoint(state, "chat", raw=True, with_request=True, retryable=False, family="openai"),
-        models=ModelEndpoint(state, "models", raw=True, family="openai", method="GET"),
-    )
+    models = ModelEndpoint(state, "models", raw=True, family="openai", method="GET")
+    openai = openai_routes(state, prefix, chat=ChatEndpoint(state), models=models)
     routes = _routes(state, prefix, openai.exact, on_shutdown)
     direct_access = {path: DirectAccess(state, path) for path in (f"{prefix}/directAccess", f"{prefix}/nim")}
     subtrees = {**direct_access, **openai.subtrees}

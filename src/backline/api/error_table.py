@@ -408,15 +408,6 @@ _ROWS: Final = (
     ),
     # Ours.
     ErrorRow(
-        code="not_implemented",
-        status=501,
-        title="Not implemented",
-        cause="The contract has this part of the API, and this version of the server does not.",
-        cure="Do what the message says, or look in the release notes for a version that has it.",
-        example="chat returned a stream of chunks, and streams are not answered yet; send the request with "
-        "stream: false",
-    ),
-    ErrorRow(
         code="internal_error",
         status=500,
         title="Error in the server",

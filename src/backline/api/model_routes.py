@@ -64,14 +64,18 @@ class ModelEndpoint(Endpoint):
         if self.state.draining:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         service.supervisor.check_accepting()
-        header, timeout = self._header(scope)
+        await self.answer(scope, receive, send, request_id)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Answer a request that the model can be asked."""
+        service = self.state.model
+        header, deadline = self.header(scope)
         loop = service.loop
-        deadline = None if timeout is None else loop.time() + timeout
         open_request = OpenRequest(receive, asyncio.current_task(loop), deadline)
         lookout = self.state.lookout
         lookout.open(open_request, loop)
         try:
-            body = await self._read(scope, receive, open_request)
+            body = await self.read(scope, receive, open_request)
             header["parts"] = [(part.name, part.content_type, part.filename, part.length) for part in body.parts]
             call = Call(
                 header=header,
@@ -88,7 +92,7 @@ class ModelEndpoint(Endpoint):
             return
         finally:
             lookout.close(open_request)
-        await respond(send, 200, _reply_headers(reply), reply.body, request_id)
+        await respond(send, 200, reply_headers(reply), reply.body, request_id)
 
     def _batch_key(self, header: dict[str, Any], body: Body) -> BatchKey | None:
         """Return what a prediction must share with others to be answered with them; ``None`` where it cannot."""
@@ -99,7 +103,8 @@ class ModelEndpoint(Endpoint):
             return None
         return BatchKey(part.content_type, part.filename, header.get("accept", ""))
 
-    async def _read(self, scope: Scope, receive: Receive, open_request: OpenRequest) -> Body:
+    async def read(self, scope: Scope, receive: Receive, open_request: OpenRequest) -> Body:
+        """Return the request's body. Raises ``ClientDisconnected`` and ``DeadlineExceeded``."""
         service, limits = self.state.model, self.state.settings.limits
         try:
             return await read_body(scope, receive, service.payloads.sink, limits, raw=self.raw)
@@ -121,8 +126,8 @@ class ModelEndpoint(Endpoint):
                 raise ClientDisconnected from None
             raise
 
-    def _header(self, scope: Scope) -> tuple[dict[str, Any], float | None]:
-        """Return the header for the worker and the timeout in seconds."""
+    def header(self, scope: Scope) -> tuple[dict[str, Any], float | None]:
+        """Return the header for the worker and the deadline in the loop's time."""
         header: dict[str, Any] = {"operation": self.operation}
         timeout = self.state.settings.workers.timeout or None
         size = len(scope["query_string"])
@@ -138,7 +143,7 @@ class ModelEndpoint(Endpoint):
         if self.with_request:
             header["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             header["query"] = _parse_query(scope["query_string"])
-        return header, timeout
+        return header, None if timeout is None else self.state.model.loop.time() + timeout
 
 
 def _parse_query(query: bytes) -> dict[str, list[str]]:
@@ -158,7 +163,8 @@ def _parse_timeout(value: bytes) -> float:
     return seconds
 
 
-def _reply_headers(reply: Reply) -> Headers:
+def reply_headers(reply: Reply) -> Headers:
+    """Return the headers of a worker's answer."""
     headers: Headers = [(b"content-type", reply.content_type.encode("latin-1"))]
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
     return headers

@@ -72,7 +72,6 @@ _CHAT: Final = (
     "decode_failed",
     "decompressed_too_large",
     "unsupported_encoding",
-    "not_implemented",
 )
 _BACKEND: Final = (
     *_ALWAYS,
@@ -312,6 +311,9 @@ def _chat_routes(model: ModelExample) -> list[_Route]:
         "model": request.get("model", ""),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
     }
+    answer = _json_answer("The completion.", {"$ref": "#/components/schemas/ChatCompletion"}, completion)
+    answer["description"] = "The completion; with `stream` the events of its chunks, and `data: [DONE]`."
+    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     chat: Json = {
         "tags": ["chat"],
         "description": (
@@ -323,10 +325,7 @@ def _chat_routes(model: ModelExample) -> list[_Route]:
             "required": True,
             "content": {JSON: {"schema": {"$ref": "#/components/schemas/ChatRequest"}, "example": request}},
         },
-        "responses": {
-            "200": _json_answer("The completion.", {"$ref": "#/components/schemas/ChatCompletion"}, completion),
-            **_errors((*_CHAT, *_BACKEND_ONLY), "openai"),
-        },
+        "responses": {"200": answer, **_errors((*_CHAT, *_BACKEND_ONLY), "openai")},
     }
     record = {"id": "datarobot-deployed-llm", "object": "model", "created": 1735689600, "owned_by": "DataRobot"}
     models: Json = {

@@ -80,6 +80,7 @@ class Stats(Endpoint):
             dispatcher = service.dispatcher
             content["restarts"] = service.supervisor.restarts
             content["queue"] = {"waiting": dispatcher.waiting, "bytes_in_flight": dispatcher.bytes_in_flight}
+            content["chats"] = {"waiting": dispatcher.chats.waiting, "open": dispatcher.chats.open}
             content["model_state"] = service.supervisor.state.value
         if backend is not None:
             content["backend"] = {"in_flight": backend.in_flight, "ready": backend.unready is None}

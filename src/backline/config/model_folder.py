@@ -48,6 +48,8 @@ class ModelFolder:
             "read_input_data_as_path": model.read_input_data_as_path,
             "latitude_column": model.latitude_column,
             "longitude_column": model.longitude_column,
+            "threads": self.settings.workers.threads,
+            "chats": self.settings.workers.chats,
         }
 
 

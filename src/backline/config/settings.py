@@ -159,6 +159,16 @@ class ServerSettings:
         "Flask and the extra flask-bridge; without them the server does not start, unless this is turned off.",
         commands=_SERVE,
     )
+    stream_keep_alive: float = setting(
+        15.0,
+        DURATION,
+        "After how long a silence of a streamed chat a comment is sent, so that nothing on the way closes the "
+        "connection.",
+        least=0.1,
+        most=_DAY,
+        zero="never",
+        commands=_SERVE,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +231,32 @@ class WorkerSettings:
     )
     cancel_grace: float = setting(
         10.0, DURATION, "How long a call may go on after its client has left.", least=0, most=_DAY
+    )
+    threads: int = setting(
+        16,
+        INTEGER,
+        "How many chats a worker answers at a time where the chat hook is a plain function; 1 for a hook that must not "
+        "run beside itself.",
+        least=1,
+        most=1000,
+        commands=_SERVE,
+    )
+    chats: int = setting(
+        1024,
+        INTEGER,
+        "How many chats a worker answers at a time where the chat hook is an async function.",
+        least=1,
+        most=100_000,
+        commands=_SERVE,
+    )
+    stream_timeout: float = setting(
+        3600.0,
+        DURATION,
+        "How long a stream may take in all, counted from the request's arrival; --timeout is for its first chunk.",
+        least=0.001,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
     )
     memory_limit: int | None = setting(None, SIZE, "The most memory that one worker may use.", least=32 * _MIB)
     max_restarts: int = setting(

@@ -12,6 +12,7 @@ from backline_worker.channel import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backline.runtime.chats import ChatStream
     from backline.runtime.payload import Payload
     from backline.runtime.worker import Worker
     from backline_worker.types import Buffer
@@ -77,6 +78,7 @@ class Call:
         "retryable",
         "rows",
         "state",
+        "stream",
         "submitted",
         "worker",
     )
@@ -109,6 +111,7 @@ class Call:
         self.retryable = retryable  # answering it twice does no harm
         self.state = CallState.NEW
         self.future: asyncio.Future[Reply] = (loop or asyncio.get_running_loop()).create_future()
+        self.stream: ChatStream | None = None  # of a chat that is answered by one
         self.abandon_timer: asyncio.TimerHandle | None = None
         self.kills = 0
         self.losses = 0  # workers that died with it, and had not begun

@@ -21,6 +21,7 @@ from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, WorkerDi
 from backline.runtime.batching import MergeWindow
 from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.call_queue import CallQueue
+from backline.runtime.chats import Chats
 from backline.runtime.deadlines import Deadlines
 from backline.runtime.poison import PoisonList
 from backline.runtime.probation import Probation
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.runtime")
 
 _KILLS_TO_POISON = 2
+_LOOK_AGAIN = 1.0  # seconds until a worker that could not be killed yet is looked at again
 _MAX_LOSSES = 5  # workers that may die with a call before they begin with it: it may be what kills them, all the same
 
 
@@ -50,6 +52,7 @@ class Dispatcher:
         batch: BatchSettings,
         *,
         on_out_of_memory: Callable[[Worker], None],
+        keep_alive: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
@@ -69,6 +72,7 @@ class Dispatcher:
         self._probation = Probation()
         self._probation_timer: asyncio.TimerHandle | None = None
         self.poison = PoisonList(limits.poison_time)
+        self.chats = Chats(limits, workers, admission=self, replace=on_out_of_memory, keep_alive=keep_alive)
 
     @property
     def waiting(self) -> int:
@@ -93,8 +97,7 @@ class Dispatcher:
             call.state = CallState.DONE
             call.payload.close()
             raise
-        self._ids += 1
-        call.id = self._ids
+        call.id = self.next_id()
         self._bytes += call.payload.size
         call.submitted = self._loop.time()
         if call.deadline is not None:
@@ -121,6 +124,7 @@ class Dispatcher:
         for call in self._queue.drain():
             self._resolve(call, error)
             self._close(call)
+        self.chats.fail(error)
 
     # --- from the supervisor
 
@@ -130,10 +134,12 @@ class Dispatcher:
         self._free = [other for other in self._free if other.is_free()]  # the retired are not told of otherwise
         self._batching = self._batch.mode == "on" or (self._batch.mode == "auto" and rows_independent)
         self._free.append(worker)
+        self.chats.worker_ready(worker)
         self._pump()
 
     def worker_gone(self, worker: Worker) -> None:
         """A worker dies or drains: it gets no call any more."""
+        self.chats.worker_gone(worker)
         if worker in self._free:
             self._free.remove(worker)
 
@@ -215,15 +221,38 @@ class Dispatcher:
         self._resolve(call, _died(call, reason))
         self._close(call)
 
+    # --- Admission of chats
+
+    def admit(self, call: Call) -> None:
+        """See ``Admission``."""
+        self._check_open()
+        self._check_content(call)
+        self._bytes += call.payload.size
+
+    def release(self, call: Call) -> None:
+        """See ``Admission``."""
+        self._bytes -= call.payload.size
+
     # --- inside
 
+    def next_id(self) -> int:
+        """Return the next id of a call: one for each, of any kind."""
+        self._ids += 1
+        return self._ids
+
     def _check_room(self, call: Call) -> None:
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)  # or it would keep the frames of every request that it refused
+        self._check_open()
         if self.waiting >= self._limits.queue and not self._has_free_worker():
             raise QueueFull(
                 f"{self.waiting} requests wait already, as many as --queue allows; come back later", retry_after=1
             )
+        self._check_content(call)
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)  # or it would keep the frames of every request that it refused
+
+    def _check_content(self, call: Call) -> None:
         if self._bytes + call.payload.size > self._limits.max_bytes_in_flight:
             raise QueueFull(
                 f"request bodies of {self._bytes} bytes are held already; with this one of {call.payload.size} they "
@@ -314,6 +343,11 @@ class Dispatcher:
                 return
             if spare_others and any(other.state is CallState.RUNNING for other in worker.calls):
                 return  # the last of them to be given up comes here again
+            if worker.has_running_chat():
+                # They are not to pay for it: another worker takes over, and this one lasts as long as its chats.
+                self._on_out_of_memory(worker)
+                call.abandon_timer = self._loop.call_later(_LOOK_AGAIN, kill)
+                return
             worker.kill(reason)
 
         call.abandon_timer = self._loop.call_later(grace, kill)

@@ -31,7 +31,13 @@ class ModelService:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.payloads = payloads
-        self.dispatcher = Dispatcher(settings.limits, settings.workers, settings.batch, on_out_of_memory=self._replace)
+        self.dispatcher = Dispatcher(
+            settings.limits,
+            settings.workers,
+            settings.batch,
+            on_out_of_memory=self._replace,
+            keep_alive=settings.server.stream_keep_alive,
+        )
         payloads.bound(settings.limits.max_bytes_in_flight, lambda: self.dispatcher.bytes_in_flight)
         self.python: ModelPython | None = None
         if is_to_be_built(settings.workers.python):
@@ -51,7 +57,8 @@ class ModelService:
     @property
     def idle(self) -> bool:
         """Whether every accepted call is answered."""
-        return not self.dispatcher.waiting and not self.supervisor.has_running_call()
+        dispatcher = self.dispatcher
+        return not dispatcher.waiting and dispatcher.chats.idle and not self.supervisor.has_running_call()
 
     def _replace(self, worker: Worker) -> None:
         self.supervisor.replace(worker)

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
+import functools
 import logging
 import os
 import signal
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from backline.errors import ModelLoadFailed, WorkerReported
-from backline.runtime.call import Call, Reply
+from backline.runtime.call import Call, CallState, Reply
+from backline.runtime.chats import ChatStream
 from backline.runtime.launch import Launched, launch
 from backline.runtime.process import WorkerProcess
 from backline_worker import channel
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backline.observe.worker_log import WorkerLog
+    from backline.runtime.chats import Chats
 
 logger = logging.getLogger("backline.runtime")
 
@@ -86,6 +89,10 @@ class WorkerOwner(Protocol):
     def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
         """The worker is dead, and these calls were in its hands, at ``stage``; ``"idle"``: not yet started."""
 
+    @property
+    def chats(self) -> Chats:
+        """Told of the chats in the same way."""
+
 
 class Worker(asyncio.Protocol):
     """Owns one worker process from start to end."""
@@ -103,6 +110,7 @@ class Worker(asyncio.Protocol):
         self.number = number
         self.state = WorkerState.STARTING
         self.calls: list[Call] = []  # what it works on: one call, or a batch
+        self.chats: dict[int, Call] = {}  # by the channel's id; they run beside each other and beside the calls
         self.answered = 0  # requests
         self.frames = 0  # calls of the model that answered them: fewer, where batches form
         self.pid: int | None = None
@@ -114,6 +122,8 @@ class Worker(asyncio.Protocol):
         self.log = make_log(self)
         self.started_at = time.monotonic()
         self._started_calls = 0.0
+        self._chats_at_once = 0
+        self._answer_files = f"{plan.payload_directory}/answer-"
         self._unburdened = asyncio.Event()  # set when it has no call
         self._plan = plan
         self._owner = owner
@@ -170,11 +180,15 @@ class Worker(asyncio.Protocol):
             self.ready.exception()  # retrieved: whoever waits sees it all the same
         stage = self._stage_of_calls()
         calls, self.calls = self.calls, []
-        self.died_working = bool(calls) and stage != "idle"
+        chats, self.chats = list(self.chats.values()), {}
+        last_chat = 0 if self._status is None else self._status.read_last_chat()
+        self.died_working = (bool(calls) and stage != "idle") or any(chat.id <= last_chat for chat in chats)
         self._unburdened.set()
         try:
             if calls:
                 self._owner.calls_lost(self, calls, stage)
+            if chats:
+                self._owner.chats.lost(self, chats, last_chat)
         finally:
             if self._status is not None:
                 self._status.close()
@@ -206,7 +220,7 @@ class Worker(asyncio.Protocol):
     async def retire(self, grace: float) -> None:
         """Take no further call, finish the one in hand, then stop; a call's own deadline bounds the wait."""
         self.retiring = True
-        if self.calls:
+        if self.calls or self.chats:
             await self._unburdened.wait()
         await self.stop(grace)
 
@@ -246,6 +260,42 @@ class Worker(asyncio.Protocol):
         else:
             self._transport.write(_batch_frame(calls))
 
+    def takes_chats(self) -> bool:
+        """Whether it can take one more chat now."""
+        return (
+            self.state in (WorkerState.READY, WorkerState.BUSY)
+            and not self.retiring
+            and self.death_reason is None
+            and len(self.chats) < self._chats_at_once
+        )
+
+    def has_running_chat(self) -> bool:
+        """Whether somebody waits for one of its chats."""
+        return any(chat.state is CallState.RUNNING for chat in self.chats.values())
+
+    def has_running_call(self) -> bool:
+        """Whether somebody waits for what it works on beside its chats."""
+        return any(call.state is CallState.RUNNING for call in self.calls)
+
+    def start_chat(self, call: Call) -> None:
+        """Hand over a chat; there must be room for it."""
+        assert self._transport is not None
+        self.chats[call.id] = call
+        self._unburdened.clear()
+        self.recent[call.id] = call.request_id
+        while len(self.recent) > _RECENT_CALLS + len(self.chats):
+            del self.recent[next(iter(self.recent))]
+        self._transport.write(_request_frame(call))
+
+    def cancel_chat(self, call: Call) -> None:
+        """Ask it to stop a chat; its last frame comes all the same, when the hook has stopped."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(channel.encode_prefix(Kind.CANCEL, call.id, {}, 0))
+
+    def _grant(self, request_id: int, size: int) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(channel.encode_prefix(Kind.CREDIT, request_id, {"bytes": size}, 0))
+
     def _stage_of_calls(self) -> str:
         if self._status is None or not self.calls:
             return "idle"
@@ -280,12 +330,16 @@ class Worker(asyncio.Protocol):
             self._signal(signal.SIGKILL)
 
     def _handle(self, frame: channel.Frame) -> None:
+        if frame.request_id in self.chats:
+            self._handle_chat(frame, self.chats[frame.request_id])
+            return
         match frame.kind:
             case Kind.ANSWER | Kind.ANSWERS | Kind.ERROR:
                 self._finish(frame)
             case Kind.READY if self.state is WorkerState.LOADING and not self.ready.done():
                 ready = Ready(**frame.header)
                 self._change(WorkerState.READY)
+                self._chats_at_once = ready.description.get("chats", 0)
                 self.ready.set_result(ready)
             case Kind.LOAD_FAILED:
                 if not self.ready.done():
@@ -299,6 +353,26 @@ class Worker(asyncio.Protocol):
             case _:
                 raise channel.ProtocolError(f"a worker cannot send {frame.kind.name} now")
 
+    def _handle_chat(self, frame: channel.Frame, call: Call) -> None:
+        match frame.kind:
+            case Kind.CHUNK if call.stream is not None or call.state is CallState.ABANDONED:
+                if call.stream is not None:
+                    call.stream.feed(bytes(frame.payload))
+            case Kind.STREAM if call.stream is None:
+                grant = functools.partial(self._grant, call.id)
+                stream = ChatStream(frame.header["content_type"], grant, call.future.get_loop())
+                stream.feed(bytes(frame.payload))
+                self._owner.chats.started(call, stream)
+            case Kind.ANSWER | Kind.ERROR | Kind.STREAM_END:
+                del self.chats[call.id]
+                self.answered += 1
+                result = None if frame.kind is Kind.STREAM_END else _result(frame, self._answer_files)
+                if not self.calls and not self.chats:
+                    self._unburdened.set()
+                self._owner.chats.finished(self, call, result)
+            case _:
+                raise channel.ProtocolError(f"a worker cannot send {frame.kind.name} for a chat now")
+
     def _finish(self, frame: channel.Frame) -> None:
         calls = self.calls
         if not calls or frame.request_id != calls[0].id or (len(calls) > 1) != (frame.kind is Kind.ANSWERS):
@@ -306,9 +380,10 @@ class Worker(asyncio.Protocol):
         if frame.kind is Kind.ANSWERS:
             results = _results_of_batch(calls, frame)
         else:
-            results = [(calls[0], _result(frame, f"{self._plan.payload_directory}/answer-"))]
+            results = [(calls[0], _result(frame, self._answer_files))]
         self.calls = []
-        self._unburdened.set()
+        if not self.chats:
+            self._unburdened.set()
         self.answered += len(calls)
         self.frames += 1
         if self.state is WorkerState.BUSY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ..errors import DecodeError, EmptyBody, ResultInvalid
 from ..types import Answer
@@ -13,6 +13,29 @@ from ..types import Answer
 ASSOCIATION_ID = "datarobot_association_id"
 _ASSOCIATION_HEADERS = ("datarobot-association-id", "x-datarobot-association-id")
 _MODEL_DEFAULTS = {"object": "model", "created": 1735689600, "owned_by": "DataRobot"}
+
+
+class ChatRequest(NamedTuple):
+    """A request for a chat. ``params`` is for the hook, which may change it; the others say how to answer."""
+
+    params: Dict[str, Any]
+    headers: Mapping[str, str]
+    association: str
+    stream: bool
+    with_usage: bool
+
+
+def read_request(data: bytes, headers: Mapping[str, str]) -> ChatRequest:
+    """Take the body of a chat request apart; raises ``EmptyBody`` or ``DecodeError``."""
+    params = read_params(data)
+    options = params.get("stream_options")
+    return ChatRequest(
+        params,
+        headers,
+        association_id(params, headers),
+        stream=bool(params.get("stream")),
+        with_usage=isinstance(options, dict) and bool(options.get("include_usage")),
+    )
 
 
 def read_params(data: bytes) -> Dict[str, Any]:
@@ -38,7 +61,7 @@ def association_id(params: Mapping[str, Any], headers: Mapping[str, str]) -> str
 
 def is_stream(result: Any) -> bool:
     """Say whether the hook returned an iterator of chunks rather than one completion."""
-    if isinstance(result, (str, bytes, Mapping, list, tuple)) or _to_plain(result) is not None:
+    if isinstance(result, (str, bytes, Mapping, list, tuple)) or to_plain(result) is not None:
         return False
     return (
         hasattr(result, "__next__")
@@ -50,14 +73,19 @@ def is_stream(result: Any) -> bool:
 
 def write_completion(result: Any, association: str) -> Answer:
     """Return the answer for a completion: a dict, or an object that turns itself into one. Raises ``ResultInvalid``."""
-    plain = result if isinstance(result, Mapping) else _to_plain(result)
+    return _answer({**completion_fields(result), ASSOCIATION_ID: association}, "chat")
+
+
+def completion_fields(result: Any) -> Mapping[str, Any]:
+    """Return the fields of what the hook returned as one completion. Raises ``ResultInvalid``."""
+    plain = result if isinstance(result, Mapping) else to_plain(result)
     if not isinstance(plain, Mapping):
         raise ResultInvalid(
             "chat returned {}; expected a ChatCompletion, a dict of its fields, or an iterator of chunks".format(
                 type(result).__name__
             )
         )
-    return _answer({**plain, ASSOCIATION_ID: association}, "chat")
+    return plain
 
 
 def write_models(result: Any, llm_id: Optional[str]) -> Answer:
@@ -65,7 +93,7 @@ def write_models(result: Any, llm_id: Optional[str]) -> Answer:
     if result is None:
         records: List[Any] = [{"id": llm_id}] if llm_id else []
     else:
-        plain = result if isinstance(result, (Mapping, list, tuple)) else _to_plain(result)
+        plain = result if isinstance(result, (Mapping, list, tuple)) else to_plain(result)
         if isinstance(plain, Mapping):
             plain = plain.get("data")
         if plain is None and hasattr(result, "__iter__") and not isinstance(result, (str, bytes, Mapping)):
@@ -83,7 +111,7 @@ def write_models(result: Any, llm_id: Optional[str]) -> Answer:
 
 
 def _model_record(record: Any) -> Dict[str, Any]:
-    plain = {"id": record} if isinstance(record, str) else record if isinstance(record, Mapping) else _to_plain(record)
+    plain = {"id": record} if isinstance(record, str) else record if isinstance(record, Mapping) else to_plain(record)
     if not isinstance(plain, Mapping) or not plain.get("id"):
         raise ResultInvalid(
             "get_supported_llm_models returned the record {!r}; expected a name, or fields with an id".format(record)
@@ -93,6 +121,11 @@ def _model_record(record: Any) -> Dict[str, Any]:
 
 
 def _answer(body: Mapping[str, Any], hook: str) -> Answer:
+    return Answer("application/json", to_json(body, hook))
+
+
+def to_json(body: Mapping[str, Any], hook: str) -> bytes:
+    """Return the JSON text of what a hook returned. Raises ``ResultInvalid``."""
     try:
         text = json.dumps(body, default=_default, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -104,12 +137,12 @@ def _answer(body: Mapping[str, Any], hook: str) -> Answer:
     except (TypeError, RecursionError) as exc:
         raise ResultInvalid("{} returned what JSON cannot hold: {}".format(hook, exc)) from exc
     try:
-        return Answer("application/json", text.encode())
+        return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, as a model cut off within a pair may leave: only escaped
-        return Answer("application/json", json.dumps(json.loads(text)).encode())
+        return json.dumps(json.loads(text)).encode()
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Return an object's fields: pydantic 2, pydantic 1, or any other that turns itself into a dict; else ``None``."""
     if isinstance(value, type):
         return None
@@ -121,7 +154,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def _default(value: Any) -> Any:
-    plain = _to_plain(value)
+    plain = to_plain(value)
     if plain is not None:
         return plain
     if hasattr(value, "tolist"):  # numpy's scalars and arrays

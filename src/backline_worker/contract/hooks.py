@@ -6,7 +6,7 @@ offers besides goes in by keyword, and only to hooks that take it.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import importlib.util
 import inspect
 import os
@@ -17,6 +17,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import HookFailed, ModelCallError, ModelLoadError, OutOfMemory, ReportedError, UserHTTPError
+from .hook_loop import HookLoop
 from .shim import MODULE_NAME, CustomHTTPError
 
 _MAX_ERROR_HEADERS = 16_384  # characters of the headers that user code puts on its error
@@ -83,15 +84,14 @@ class _Hook:
 class Hooks:
     """The hooks that ``custom.py`` defines, ready to be called.
 
-    One event loop belongs to it, made when the first coroutine comes, and lasting as long as the worker: clients kept
-    by user code between requests are bound to it.
+    One event loop belongs to it, made when the first coroutine comes.
     """
 
     def __init__(self, module: Optional[ModuleType], code_dir: str) -> None:
         """Take the hooks out of ``module``; raises ``ModelLoadError`` for one that cannot be called as documented."""
         self.code_dir = code_dir
         self._hooks: Dict[str, _Hook] = {}
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._loop: Optional[HookLoop] = None
         for name in HOOKS:
             function = getattr(module, name, None)
             if function is not None:
@@ -127,28 +127,38 @@ class Hooks:
 
     def run(self, awaitable: Any) -> Any:
         """Run an awaitable of user code to its end and return its result."""
+        return self.hook_loop().run(awaitable)
+
+    def hook_loop(self) -> HookLoop:
+        """Return the event loop of the hooks; where there is a ``chat`` hook it turns by itself."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        return self._loop.run_until_complete(_awaited(awaitable))
+            self._loop = HookLoop(in_thread="chat" in self._hooks)
+        return self._loop
 
     def close(self) -> None:
         """Close the event loop, if there is one; hooks cannot be called afterwards."""
         if self._loop is not None:
             self._loop.close()
-            asyncio.set_event_loop(None)
             self._loop = None
 
-    def _call(self, name: str, arguments: Sequence[Any], offered: Mapping[str, Any]) -> Any:
+    def is_async(self, name: str) -> bool:
+        """Whether calling this hook runs none of its code yet: a coroutine function or an asynchronous generator."""
+        function = inspect.unwrap(self._hooks[name].function)
+        while isinstance(function, functools.partial):
+            function = function.func
+        if not inspect.isroutine(function):
+            function = type(function).__call__
+        return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+    def start(self, name: str, *arguments: Any, **offered: Any) -> Any:
+        """Call a hook and return what it returns, a coroutine not awaited, or raise what it raises."""
         hook = self._hooks[name]
         keywords = {key: value for key, value in offered.items() if hook.accepts(key)}
-        arguments = _positional(name, hook, arguments, offered, keywords)
-        result = hook.function(*arguments, **keywords)
+        return hook.function(*_positional(name, hook, arguments, offered, keywords), **keywords)
+
+    def _call(self, name: str, arguments: Sequence[Any], offered: Mapping[str, Any]) -> Any:
+        result = self.start(name, *arguments, **offered)
         return self.run(result) if inspect.isawaitable(result) else result
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
 
 
 def _positional(

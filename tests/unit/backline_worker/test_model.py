@@ -20,7 +20,6 @@ from backline_worker.errors import (
     HookFailed,
     MissingPart,
     ModelLoadError,
-    NotImplementedYet,
     OperationUnavailable,
     ReportedError,
     ResultInvalid,
@@ -58,7 +57,7 @@ def load(folder: Path, source: str | None = None, artifact: Any = None, **spec: 
         (folder / "custom.py").write_text(textwrap.dedent(source))
     if artifact is not None:
         (folder / "model.pkl").write_bytes(pickle.dumps(artifact))
-    loaded.append(Model.load(ModelSpec(code_dir=str(folder), **spec)))
+    loaded.append(Model.load(ModelSpec(code_dir=str(folder), **{"threads": 16, "chats": 1024, **spec})))
     return loaded[-1]
 
 
@@ -414,23 +413,20 @@ def test_chat_gets_a_dict_of_its_own_the_model_and_headers(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_chat_streams_are_closed_and_refused_for_now(tmp_path: Path, kind: str) -> None:
+def test_a_stream_nobody_asked_for_is_answered_as_one_completion(tmp_path: Path, kind: str) -> None:
     source = f"""
-        CLOSED = []
-        {kind} stream():
-            try:
-                yield 1
-            finally:
-                CLOSED.append(1)
-        def chat(params, model):
-            stream_ = stream()
-            if not hasattr(stream_, "__anext__"):
-                next(stream_)
-            return stream_
+        {kind} chat(params, model):
+            for word in ("Hel", "lo"):
+                yield {{"id": "c", "object": "chat.completion.chunk", "choices": [{{"delta": {{"content": word}}}}]}}
+            yield {{"id": "c", "choices": [{{"delta": {{}}, "finish_reason": "stop"}}]}}
         """
-    with pytest.raises(NotImplementedYet, match="stream: false"):
-        ask(load(tmp_path, source), "chat", b'{"stream": true}')
-    assert kind == "async def" or sys.modules["custom"].CLOSED == [1]
+    model = load(tmp_path, source)
+    assert model.chats == (1024 if kind == "async def" else 16)
+    body = values(ask(model, "chat", b"{}"))
+    assert body["object"] == "chat.completion"
+    message = {"role": "assistant", "content": "Hello"}
+    assert body["choices"] == [{"index": 0, "message": message, "finish_reason": "stop"}]
+    assert body["datarobot_association_id"]
 
 
 def test_what_a_users_completion_raises_when_written_is_reported(tmp_path: Path) -> None:

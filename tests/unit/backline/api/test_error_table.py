@@ -63,7 +63,6 @@ STATUSES = {
     500: {"hook_failed", "result_invalid", "out_of_memory", "worker_died", "internal_error", "user_http_error"},
     429: {"client_over_share"},
     431: {"head_too_large"},
-    501: {"not_implemented"},
     502: {"backend_down", "backend_broken"},
     503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready", "too_many_connections"},
     504: {"deadline_exceeded", "backend_too_slow"},

@@ -8,12 +8,14 @@ import socket
 import sys
 import types
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from backline.observe.worker_log import WorkerLog
 from backline.runtime import launch, worker
 from backline.runtime.call import Call
+from backline.runtime.chats import Chats
 from backline.runtime.process import WorkerProcess
 
 pytestmark = pytest.mark.slow
@@ -96,6 +98,8 @@ def test_a_process_that_does_not_connect_in_time_is_not_left_running(
 
 
 class Dispatcherless:
+    chats = cast("Chats", None)
+
     def calls_finished(self, worker: worker.Worker, results: worker.Results, seconds: float) -> None:
         raise AssertionError
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from backline.config.settings import LimitSettings, WorkerSettings
 from backline.observe.worker_log import WorkerLog
 from backline.runtime.call import Call, Reply
+from backline.runtime.chats import Chats
 from backline.runtime.payload import Payload
 from backline.runtime.worker import Results, Worker, WorkerPlan, WorkerState
 from backline_worker import channel
@@ -25,9 +27,23 @@ class Transport(asyncio.Transport):
         pass
 
 
+class Anybody:
+    def admit(self, call: Call) -> None:
+        pass
+
+    def release(self, call: Call) -> None:
+        pass
+
+    def next_id(self) -> int:
+        return 8
+
+
 class Owner:
     def __init__(self) -> None:
         self.results: Results = []
+        self.chats = Chats(
+            LimitSettings(), WorkerSettings(), admission=Anybody(), replace=lambda worker: None, keep_alive=0
+        )
 
     def calls_finished(self, worker: Worker, results: Results, seconds: float) -> None:
         self.results += results

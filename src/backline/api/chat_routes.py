@@ -1,0 +1,145 @@
+"""Chat completions: answered whole, or streamed as server-sent events, as OpenAI's clients expect them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from typing import TYPE_CHECKING, cast
+
+from backline.api.body import ClientDisconnected
+from backline.api.endpoint import Headers, respond
+from backline.api.error_table import render_error
+from backline.api.lookout import OpenRequest
+from backline.api.model_routes import ModelEndpoint, reply_headers
+from backline.api.one_write import corkable
+from backline.errors import BacklineError, ServerDraining
+from backline.runtime.call import Call
+from backline.runtime.chats import ChatStream
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from backline.api.state import ApiState
+    from backline.runtime.call import Reply
+    from backline.runtime.chats import Chats
+
+logger = logging.getLogger("backline.api")
+
+_DONE = b"data: [DONE]\n\n"
+_KEEP_ALIVE = b": keep-alive\n\n"
+_STREAM_HEADERS = [
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold it back otherwise
+]
+
+
+class ChatEndpoint(ModelEndpoint):
+    """``/chat/completions`` of a model with a ``chat`` hook; many at a time on each worker."""
+
+    def __init__(self, state: ApiState) -> None:
+        super().__init__(state, "chat", raw=True, with_request=True, retryable=False, family="openai")
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """See ``ModelEndpoint``."""
+        service = self.state.model
+        model = service.supervisor.model
+        if model is None or not model.description.get("chats"):
+            await super().answer(scope, receive, send, request_id)
+            return
+        header, deadline = self.header(scope)
+        loop = service.loop
+        open_request = OpenRequest(receive, asyncio.current_task(loop), deadline)
+        self.state.lookout.open(open_request, loop)
+        call: Call | None = None
+        chats = service.dispatcher.chats
+        try:
+            body = await self.read(scope, receive, open_request)
+            header["parts"] = [(part.name, part.content_type, part.filename, part.length) for part in body.parts]
+            call = Call(
+                header=header,
+                payload=body.payload,
+                request_id=request_id,
+                deadline=deadline,
+                retryable=False,
+                loop=loop,
+            )
+            outcome = await self._ask(chats, call, open_request)
+            if isinstance(outcome, ChatStream):
+                await _Events(outcome, send, request_id, self.state).pass_on(open_request)
+                return
+        except ClientDisconnected:
+            return
+        finally:
+            self.state.lookout.close(open_request)
+            if call is not None:
+                chats.cancel(call)
+        await respond(send, 200, reply_headers(outcome), outcome.body, request_id)
+
+    async def _ask(self, chats: Chats, call: Call, open_request: OpenRequest) -> Reply | ChatStream:
+        chats.submit(call)
+        open_request.wait_for_answer(functools.partial(chats.cancel, call))
+        try:
+            outcome = await cast("asyncio.Future[Reply | ChatStream]", call.future)
+        except asyncio.CancelledError:
+            if open_request.client_left:
+                raise ClientDisconnected from None
+            raise
+        return outcome
+
+
+class _Events:
+    """One streamed answer on its way to the client."""
+
+    def __init__(self, stream: ChatStream, send: Send, request_id: str, state: ApiState) -> None:
+        self._stream = stream
+        self._send = send
+        self._request_id = request_id
+        self._state = state
+
+    async def pass_on(self, open_request: OpenRequest) -> None:
+        """Send head, events and end. An error in the middle is an event, as the status is out by then."""
+        stream, send = self._stream, self._send
+        transport = corkable(send)
+        if transport is not None:
+            # Head and first event leave together; where the hook waits in between, the head in this turn of the loop.
+            transport.cork()
+            asyncio.get_running_loop().call_soon(transport.uncork)
+        headers: Headers = [
+            (b"content-type", stream.content_type.encode("latin-1")),
+            *_STREAM_HEADERS,
+            (b"x-request-id", self._request_id.encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = b""
+        try:
+            while not stream.ended:
+                last = await stream.read()
+                if not stream.ended:
+                    await send({"type": "http.response.body", "body": last or _KEEP_ALIVE, "more_body": True})
+                    last = b""
+            if open_request.client_left:
+                return
+            last += stream.rest()
+            stream.check()
+            end = _DONE
+        except BacklineError as exc:
+            end = self._error_event(exc)
+        except asyncio.CancelledError:
+            if not self._state.draining:
+                raise
+            # The server's own doing, at the end of the drain time; this is the end of the task, too.
+            end = self._error_event(ServerDraining("the server stopped before the stream was over", retry_after=1))
+        await send({"type": "http.response.body", "body": last + end})
+
+    def _error_event(self, exc: BacklineError) -> bytes:
+        logger.error(
+            "stream broken off: %s: %s%s",
+            exc.code,
+            exc.message,
+            f"\n{trace}" if (trace := getattr(exc, "traceback", None)) else "",
+            extra={"request_id": self._request_id},
+        )
+        show = self._state.settings.server.show_stacktrace
+        error = render_error(exc, family="openai", request_id=self._request_id, show_stacktrace=show)
+        return b"data: " + error.body + b"\n\n"
