@@ -9,11 +9,13 @@ from pathlib import Path
 import backline.api.error_table
 import backline.cli.reference
 import backline.config.reference
+import backline.observe.reference
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": backline.cli.reference.render_markdown,
     "errors.md": backline.api.error_table.render_markdown,
+    "metrics.md": backline.observe.reference.render_markdown,
     "settings.md": backline.config.reference.render_markdown,
 }
 

@@ -26,7 +26,18 @@ PREDICT = ("/predict/", "/predictions/", "/invocations/")
 UNSTRUCTURED = ("/predictUnstructured/", "/predictionsUnstructured/")
 CHAT = ("/chat/completions", "/v1/chat/completions")
 MODELS = ("/models", "/v1/models")
-STATUS = ("/", "/livez/", "/ping/", "/health/", "/readyz/", "/stats/", "/info/", "/capabilities/")
+STATUS = (
+    "/",
+    "/livez/",
+    "/ping/",
+    "/health/",
+    "/readyz/",
+    "/stats/",
+    "/metrics",
+    "/v1/metrics",
+    "/info/",
+    "/capabilities/",
+)
 ALWAYS_REFUSED = {"/shutdown/": 403, "/directAccess/{path}": 400, "/nim/{path}": 400}
 
 

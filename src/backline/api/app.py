@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ from starlette.routing import Mount, Route
 from backline import __version__
 from backline.api.application import Application
 from backline.api.chat_routes import ChatEndpoint
-from backline.api.endpoint import Endpoint, MethodNotAllowed, NotFound
+from backline.api.endpoint import OTHER_ROUTE, Endpoint, MethodNotAllowed, NotFound
 from backline.api.error_table import render_error
 from backline.api.extension import extend, merge_openapi, place_in
 from backline.api.extension_life import events_as_context, extension_running
 from backline.api.fair_share import FairShare
+from backline.api.metrics_page import MetricsPage
 from backline.api.model_routes import ModelEndpoint
 from backline.api.openai_routes import openai_routes
 from backline.api.openapi import build_openapi
@@ -68,7 +70,9 @@ def create_app(
             if settings.backend.url is not None:
                 state.backend = await stack.enter_async_context(running_backend(settings.backend))
             if not settings.backend.sidecar:
-                service = running(settings, folder.spec(), problem=folder.problem, launched=launched)
+                service = running(
+                    settings, folder.spec(), problem=folder.problem, launched=launched, observer=state.observer
+                )
                 state.service = await stack.enter_async_context(service)
                 group = await stack.enter_async_context(asyncio.TaskGroup())
                 stack.callback(group.create_task(_report_outcome(state, on_outcome)).cancel)
@@ -136,6 +140,7 @@ def _routes(
 ) -> list[Route]:
     predict = ModelEndpoint(state, "predict")
     unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
+    metrics = MetricsPage(state)
     # In the order of how often they are asked for: the router tries one after another.
     table: dict[str, Endpoint] = {
         "/predict": predict,
@@ -152,6 +157,8 @@ def _routes(
         "/info": Info(state),
         "/capabilities": Capabilities(state),
         "/shutdown": Shutdown(state, on_shutdown),
+        "/metrics": metrics,
+        "/v1/metrics": metrics,
     }
     assert table.keys() >= _PROBES
     if state.settings.limits.per_client:
@@ -172,6 +179,7 @@ def _routes(
         # Probes of the platform may not know the prefix.
         routes += [Route(path, table[path], name=path) for path in ("/livez", "/readyz", "/ping")]
         routes.append(Route("/", alive, name="/"))
+    state.routes.update({route.path: route.name.removeprefix(prefix) or "/" for route in routes})
     return routes
 
 
@@ -180,6 +188,7 @@ def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Co
 
     async def handle(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
+        begun = time.perf_counter()
         error: BacklineError
         if exc.status_code == 404:
             error = NotFound(f"no route {request.url.path}; {request.scope['root_path']}/docs lists what there is")
@@ -191,6 +200,9 @@ def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Co
         request_id = state.request_id(given.encode("latin-1") if given else None)
         response = render_error(error, family="native", request_id=request_id, show_stacktrace=False)
         status = exc.status_code if type(error) is BacklineError else response.status
+        state.observer.request_begun()
+        state.observer.error_answered(OTHER_ROUTE, error, status, request_id)
+        state.observer.request_ended(OTHER_ROUTE, request.method, status, time.perf_counter() - begun)
         headers = {name.decode(): value.decode() for name, value in response.headers}
         return Response(response.body, status, {**headers, **(exc.headers or {}), "x-request-id": request_id})
 

@@ -14,6 +14,7 @@ from backline.api.lookout import OpenRequest
 from backline.api.model_routes import ModelEndpoint, reply_headers
 from backline.api.one_write import corkable
 from backline.errors import BacklineError, ServerDraining
+from backline.observe.observer import CLIENT_LEFT
 from backline.runtime.call import Call
 from backline.runtime.chats import ChatStream
 
@@ -40,13 +41,12 @@ class ChatEndpoint(ModelEndpoint):
     def __init__(self, state: ApiState) -> None:
         super().__init__(state, "chat", raw=True, with_request=True, retryable=False, family="openai")
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See ``ModelEndpoint``."""
         service = self.state.model
         model = service.supervisor.model
         if model is None or not model.description.get("chats"):
-            await super().answer(scope, receive, send, request_id)
-            return
+            return await super().answer(scope, receive, send, request_id)
         header, deadline = self.header(scope)
         loop = service.loop
         open_request = OpenRequest(receive, asyncio.current_task(loop), deadline)
@@ -67,14 +67,14 @@ class ChatEndpoint(ModelEndpoint):
             outcome = await self._ask(chats, call, open_request)
             if isinstance(outcome, ChatStream):
                 await _Events(outcome, send, request_id, self.state).pass_on(open_request)
-                return
+                return CLIENT_LEFT if open_request.client_left else 200
         except ClientDisconnected:
-            return
+            return CLIENT_LEFT
         finally:
             self.state.lookout.close(open_request)
             if call is not None:
                 chats.cancel(call)
-        await respond(send, 200, reply_headers(outcome), outcome.body, request_id)
+        return await respond(send, 200, reply_headers(outcome), outcome.body, request_id)
 
     async def _ask(self, chats: Chats, call: Call, open_request: OpenRequest) -> Reply | ChatStream:
         chats.submit(call)

@@ -27,16 +27,15 @@ class FairShare:
 
 
 class _Shared(Endpoint):
-    any_method = True
-
     def __init__(self, state: ApiState, endpoint: Endpoint, under_way: collections.Counter[str]) -> None:
         super().__init__(state)
         self._endpoint = endpoint
         self._under_way = under_way
         self._most = state.settings.limits.per_client
         self.family = endpoint.family
+        self.methods, self.any_method = endpoint.methods, endpoint.any_method
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Pass on what is within the client's share. Raises ``ClientOverShare``."""
         client = scope.get("client")
         address = client[0] if client else ""
@@ -47,7 +46,7 @@ class _Shared(Endpoint):
             )
         self._under_way[address] += 1
         try:
-            await self._endpoint(scope, receive, send)
+            return await self._endpoint.handle(scope, receive, send, request_id)
         finally:
             self._under_way[address] -= 1
             if not self._under_way[address]:

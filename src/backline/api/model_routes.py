@@ -11,6 +11,7 @@ from backline.api.body import Body, ClientDisconnected, read_body
 from backline.api.endpoint import Endpoint, Family, Headers, OperationUnavailable, respond
 from backline.api.lookout import OpenRequest
 from backline.errors import BadRequest, DeadlineExceeded, ServerDraining
+from backline.observe.observer import CLIENT_LEFT
 from backline.runtime.call import BatchKey, Call
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ModelEndpoint(Endpoint):
         self.family = family
         self.methods = (method,)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Read the body, hand it over, answer."""
         if self.state.service is None:
             raise OperationUnavailable(
@@ -64,9 +65,9 @@ class ModelEndpoint(Endpoint):
         if self.state.draining:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
         service.supervisor.check_accepting()
-        await self.answer(scope, receive, send, request_id)
+        return await self.answer(scope, receive, send, request_id)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Answer a request that the model can be asked."""
         service = self.state.model
         header, deadline = self.header(scope)
@@ -89,10 +90,10 @@ class ModelEndpoint(Endpoint):
             )
             reply = await self._answer(call, open_request)
         except ClientDisconnected:
-            return
+            return CLIENT_LEFT
         finally:
             lookout.close(open_request)
-        await respond(send, 200, reply_headers(reply), reply.body, request_id)
+        return await respond(send, 200, reply_headers(reply), reply.body, request_id)
 
     def _batch_key(self, header: dict[str, Any], body: Body) -> BatchKey | None:
         """Return what a prediction must share with others to be answered with them; ``None`` where it cannot."""

@@ -58,13 +58,13 @@ class OpenAIRoute(DirectAccess):
         self._below = below
         self._associated = associated
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See ``DirectAccess``."""
         if self._path == b"/models" and not goes_to_backend(self.state):
             if self.state.service is not None:
                 self.state.service.supervisor.check_accepting()
             raise self.no_backend()  # the models are those of the hooks, which list them and no more
-        await super().handle(scope, receive, send, request_id)
+        return await super().handle(scope, receive, send, request_id)
 
     def no_backend(self) -> BacklineError:
         """See ``DirectAccess``."""

@@ -156,7 +156,7 @@ def _status_routes() -> list[_Route]:
         return {"tags": ["status"], "summary": summary, "responses": {"200": answer, **_errors(codes)}}
 
     stats = _json_answer(
-        "Memory in bytes, workers, queue.",
+        "Memory in bytes, workers, queue, the last errors.",
         {"type": "object", "properties": {"mem_info": {"type": "object"}, "workers": {"type": "array"}}},
     )
     info = _json_answer(
@@ -174,6 +174,14 @@ def _status_routes() -> list[_Route]:
             },
         },
     )
+    metrics = {
+        "description": "Metrics in Prometheus' text format, or as OpenMetrics where Accept names it.",
+        "headers": _common_headers(),
+        "content": {
+            "text/plain": {"schema": {"type": "string"}},
+            "application/openmetrics-text": {"schema": {"type": "string"}},
+        },
+    }
     stopping = _json_answer("The server stops.", {"$ref": "#/components/schemas/Message"})
     probes = (*_ALWAYS, *_READY, "backend_unready")
     return [
@@ -187,6 +195,8 @@ def _status_routes() -> list[_Route]:
             "get", "/readyz/", "ready", status("Whether requests are answered, for readiness probes", ready, probes)
         ),
         _Route("get", "/stats/", "stats", status("Memory, workers and queue", stats, _ALWAYS)),
+        _Route("get", "/metrics", "metrics", status("Metrics, for Prometheus", metrics, _ALWAYS)),
+        _Route("get", "/v1/metrics", "metricsV1", status("The same", metrics, _ALWAYS)),
         _Route("get", "/info/", "info", status("What is served", info, _ALWAYS)),
         _Route("get", "/capabilities/", "capabilities", status("What can be sent", capabilities, _ALWAYS)),
         _Route(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backline import __version__
 from backline.api.endpoint import Endpoint, respond_json
 from backline.errors import BacklineError, ModelLoading, ServerDraining
+from backline.observe.processes import resident_bytes
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
@@ -27,17 +28,20 @@ class BackendUnready(BacklineError):
 class Alive(Endpoint):
     """``/`` and ``/livez``: the event loop answers, whatever the model does."""
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    observed = False
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
-        await respond_json(send, 200, _OK, request_id)
+        return await respond_json(send, 200, _OK, request_id)
 
 
 class ReadyProbe(Endpoint):
     """``/ping``, ``/health``, ``/readyz``: 200 when a request sent now would be answered; 503 or 513 with why not."""
 
+    observed = False
     logs_errors = False  # they ask every second, and to be told no is what they are for
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
         if self.state.leaving:
             raise ServerDraining("the server is shutting down", retry_after=1)
@@ -53,19 +57,21 @@ class ReadyProbe(Endpoint):
         backend = self.state.backend
         if backend is not None and backend.unready is not None:
             raise BackendUnready(f"the backend {backend.address.url} is not ready: {backend.unready}")
-        await respond_json(send, 200, _OK, request_id)
+        return await respond_json(send, 200, _OK, request_id)
 
 
 class Stats(Endpoint):
-    """``/stats``: memory of the server and its workers, queue and counts."""
+    """``/stats``: memory of the server and its workers, queue, counts and the last errors."""
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    observed = False
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
         service, backend = self.state.service, self.state.backend
         workers = [] if service is None else service.supervisor.workers()
         for worker in workers:
-            worker["resident_bytes"] = _resident_bytes(worker["pid"])
-        server_bytes = _resident_bytes(os.getpid())
+            worker["resident_bytes"] = resident_bytes(worker["pid"]) or 0
+        server_bytes = resident_bytes(os.getpid()) or 0
         total = server_bytes + sum(worker["resident_bytes"] for worker in workers)
         content: dict[str, Any] = {
             "mem_info": {
@@ -75,6 +81,7 @@ class Stats(Endpoint):
             },
             "workers": workers,
             "uptime_seconds": round(time.time() - self.state.started, 1),
+            "last_errors": [error._asdict() for error in self.state.metrics.last_errors],
         }
         if service is not None:
             dispatcher = service.dispatcher
@@ -84,15 +91,15 @@ class Stats(Endpoint):
             content["model_state"] = service.supervisor.state.value
         if backend is not None:
             content["backend"] = {"in_flight": backend.in_flight, "ready": backend.unready is None}
-        await respond_json(send, 200, content, request_id)
+        return await respond_json(send, 200, content, request_id)
 
 
 class Info(Endpoint):
     """``/info``: the model and the server; keys in the documented legacy spelling and in camelCase."""
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
-        await respond_json(send, 200, self._content(), request_id)
+        return await respond_json(send, 200, self._content(), request_id)
 
     def _content(self) -> dict[str, Any]:
         supervisor = None if self.state.service is None else self.state.service.supervisor
@@ -134,7 +141,7 @@ class Info(Endpoint):
 class Capabilities(Endpoint):
     """``/capabilities``: formats in and out, and which operations the model offers."""
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
         service = self.state.service
         model = service.supervisor.model.description if service and service.supervisor.model else {}
@@ -143,14 +150,4 @@ class Capabilities(Endpoint):
             "supported_response_formats": model.get("output_formats", []),
             "supported_methods": {"chat": bool(model.get("chat")), "directAccess": self.state.backend is not None},
         }
-        await respond_json(send, 200, content, request_id)
-
-
-def _resident_bytes(pid: int | None) -> int:
-    """Return a process's resident memory; 0 when it is gone or the system does not say."""
-    try:
-        # A read of /proc is answered by the kernel from memory: it does not block.
-        with open(f"/proc/{pid}/statm", "rb") as statm:  # noqa: PTH123
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
+        return await respond_json(send, 200, content, request_id)

@@ -15,6 +15,8 @@ from backline.api.endpoint import Endpoint, Headers
 from backline.api.error_table import render_error
 from backline.api.one_write import corkable, leave_date_to_us
 from backline.errors import BackendBroken, BackendDown, BackendError, BacklineError, BadRequest, ServerDraining
+from backline.observe.observer import CLIENT_LEFT, SILENT_STREAM
+from backline.observe.usage import TAIL_BYTES, find_usage
 from backline.proxy.headers import request_headers, response_headers
 from backline.proxy.port import BackendRequest
 from backline.proxy.target import backend_target
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from backline.api.state import ApiState
+    from backline.observe.observer import StreamObserver
     from backline.proxy.port import BackendAddress, BackendResponse
     from backline.proxy.service import Backend, Exchange
 
 logger = logging.getLogger("backline.api")
 
 _LARGEST_STATUS = 599
+_SWITCHING_PROTOCOLS = 101
+_STREAMS = frozenset({b"text/event-stream", b"application/x-ndjson", b"application/stream+json"})
+_TELL_TOKENS = _STREAMS | {b"application/json"}
 # Close codes that stand for "none was sent" and "the connection broke": neither can be sent on.
 _NO_CODE, _BROKEN = 1005, 1006
 _NORMAL, _GOING_AWAY, _BAD_GATEWAY = 1000, 1001, 1014
@@ -48,28 +54,40 @@ class DirectAccess(Endpoint):
     def __init__(self, state: ApiState, mount: str) -> None:
         super().__init__(state)
         self._mount = mount.encode()
+        self._template = mount.removeprefix(state.settings.server.url_prefix)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket (ASGI)."""
         if scope["type"] == "websocket":
-            await self._serve_socket(scope, receive, send)
+            self.observer.request_begun()
+            status = CLIENT_LEFT
+            try:
+                status = await self._serve_socket(scope, receive, send)
+            finally:
+                self.observer.socket_ended(self.route(scope), status)
         else:
             await super().__call__(scope, receive, send)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def route(self, scope: Scope) -> str:
+        """See ``Endpoint``."""
+        return self._template or super().route(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Pass one request on, and its answer back."""
         backend = self._backend()
+        begun = time.perf_counter()
         target, headers = self._head(scope, backend)
         exchange = backend.admit(functools.partial(_wait_left, receive))
+        answer: BackendResponse | None = None
         try:
             body = await _take_body(scope, receive, headers, exchange)
             answer = await backend.client.send(BackendRequest(scope["method"], target, headers, body))
             try:
-                await _pass_back(answer, send, exchange, self.answer_headers(scope, request_id))
+                await self._pass_back(answer, scope, send, exchange, self.answer_headers(scope, request_id), begun)
             except BackendError as exc:
                 if not exchange.answered:
                     raise
-                _log_cut_off(exc, request_id)
+                self._tell_cut_off(scope, exc, answer.status, request_id)
             finally:
                 await answer.aclose()
         except BackendDown:
@@ -78,12 +96,15 @@ class DirectAccess(Endpoint):
         except (asyncio.CancelledError, _ClientLeft, BackendBroken):
             # A client that leaves in the middle of its body ends the upload, which the client library may report as an
             # error of its own.
-            if not self._is_over(exchange, request_id):
+            status = 0 if answer is None else answer.status
+            if not self._is_over(scope, exchange, status, request_id):
                 raise
+            return CLIENT_LEFT if exchange.client_left else status
         finally:
             backend.release(exchange)
+        return answer.status
 
-    def _is_over(self, exchange: Exchange, request_id: str) -> bool:
+    def _is_over(self, scope: Scope, exchange: Exchange, status: int, request_id: str) -> bool:
         """Whether an exception was our own way of ending the request, with nothing left to answer.
 
         Raises the reason where there is one to be told.
@@ -97,7 +118,7 @@ class DirectAccess(Endpoint):
         if exchange.failure is not None:
             if not exchange.answered:
                 raise exchange.failure from None
-            _log_cut_off(exchange.failure, request_id)
+            self._tell_cut_off(scope, exchange.failure, status, request_id)
         return True
 
     def no_backend(self) -> BacklineError:
@@ -113,6 +134,47 @@ class DirectAccess(Endpoint):
     def answer_headers(self, scope: Scope, request_id: str) -> Headers:
         """Return headers for the answer, each where the backend's answer has none of that name."""
         return []
+
+    async def _pass_back(
+        self,
+        answer: BackendResponse,
+        scope: Scope,
+        send: Send,
+        exchange: Exchange,
+        added: Headers,
+        begun: float,
+    ) -> None:
+        status = answer.status
+        if not 200 <= status <= _LARGEST_STATUS:
+            raise BackendBroken(f"the backend answered with status {status}, which is none that can be passed on")
+        headers = response_headers(answer.headers, status)
+        if added:
+            there = {name for name, _ in headers}
+            headers += [header for header in added if header[0] not in there]
+        if leave_date_to_us(send) and not any(name == b"date" for name, _ in headers):
+            headers.append((b"date", _date()))  # RFC 9110 section 6.6.1: who passes an answer on adds it
+        transport = corkable(send)
+        if transport is not None:
+            # What is here of the body leaves with the head; where nothing is, the head leaves in this turn of the loop.
+            transport.cork()
+            asyncio.get_running_loop().call_soon(transport.uncork)
+        exchange.answered = True
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        content_type = _content_type(headers)
+        route = self.route(scope)
+        stream = self.observer.stream_opened(route, begun) if content_type in _STREAMS else SILENT_STREAM
+        try:
+            tail = await _pass_body(answer, send, exchange, stream)
+        finally:
+            stream.closed()
+        if content_type in _TELL_TOKENS and status < 300:
+            tokens = find_usage(tail)
+            if tokens is not None:
+                self.observer.tokens_used(route, *tokens)
+
+    def _tell_cut_off(self, scope: Scope, exc: BacklineError, status: int, request_id: str) -> None:
+        self.observer.error_answered(self.route(scope), exc, status, request_id)
+        logger.error("answer cut off: %s: %s", exc.code, exc.message, extra={"request_id": request_id})
 
     def _backend(self) -> Backend:
         backend = self.state.backend
@@ -135,7 +197,8 @@ class DirectAccess(Endpoint):
         )
         return target, headers
 
-    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Return the status that the handshake was answered with."""
         await receive()  # websocket.connect
         request_id = self.state.request_id(dict(scope["headers"]).get(b"x-request-id"))
         try:
@@ -146,7 +209,7 @@ class DirectAccess(Endpoint):
                 opening = connect(backend.address, target, headers, scope["subprotocols"], timeout=timeout)
                 connection = await _unless_client_leaves(opening, receive)
                 if connection is None:
-                    return
+                    return CLIENT_LEFT
                 try:
                     await _accept(connection, send)
                     await _relay_messages(connection, receive, send)
@@ -155,9 +218,13 @@ class DirectAccess(Endpoint):
         except HandshakeRefused as exc:
             headers = [header for header in response_headers(exc.headers, exc.status) if header[0] != b"date"]
             await _refuse_socket(receive, send, exc.status, headers, exc.body)
+            return exc.status
         except BacklineError as exc:
             answer = render_error(exc, family="native", request_id=request_id, show_stacktrace=False)
+            self.observer.error_answered(self.route(scope), exc, answer.status, request_id)
             await _refuse_socket(receive, send, answer.status, answer.headers, answer.body)
+            return answer.status
+        return _SWITCHING_PROTOCOLS
 
 
 # HTTP
@@ -202,42 +269,35 @@ async def _pieces(first: bytes, receive: Receive, exchange: Exchange) -> AsyncIt
         piece, more = await _receive_body(receive, exchange)
 
 
-async def _pass_back(answer: BackendResponse, send: Send, exchange: Exchange, added: Headers) -> None:
-    status = answer.status
-    if not 200 <= status <= _LARGEST_STATUS:
-        raise BackendBroken(f"the backend answered with status {status}, which is none that can be passed on")
-    headers = response_headers(answer.headers, status)
-    if added:
-        there = {name for name, _ in headers}
-        headers += [header for header in added if header[0] not in there]
-    if leave_date_to_us(send) and not any(name == b"date" for name, _ in headers):
-        headers.append((b"date", _date()))  # RFC 9110 section 6.6.1: who passes an answer on adds it
-    transport = corkable(send)
-    if transport is not None:
-        # What is here of the body leaves with the head; where nothing is, the head leaves in this turn of the loop.
-        transport.cork()
-        asyncio.get_running_loop().call_soon(transport.uncork)
-    exchange.answered = True
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+async def _pass_body(answer: BackendResponse, send: Send, exchange: Exchange, stream: StreamObserver) -> bytes:
+    """Pass the body on and return its end."""
+    before = piece = b""
     more = not answer.at_end
     while more:
         exchange.moved += 1
-        piece = await answer.read()
+        before, piece = piece, await answer.read()
         more = not answer.at_end
         if piece or not more:
+            if piece:
+                stream.piece_sent()
             await send({"type": "http.response.body", "body": piece, "more_body": more})
             if not more:
-                return
-    await send({"type": "http.response.body", "body": b""})
+                break
+    else:
+        await send({"type": "http.response.body", "body": b""})
+    return (before + piece if len(piece) < TAIL_BYTES else piece)[-TAIL_BYTES:]
+
+
+def _content_type(headers: Headers) -> bytes:
+    for name, value in headers:
+        if name == b"content-type":
+            return value.partition(b";")[0].strip().lower()
+    return b""
 
 
 async def _wait_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _log_cut_off(exc: BacklineError, request_id: str) -> None:
-    logger.error("answer cut off: %s: %s", exc.code, exc.message, extra={"request_id": request_id})
 
 
 def _date() -> bytes:

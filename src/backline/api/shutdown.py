@@ -30,9 +30,10 @@ class Shutdown(Endpoint):
         super().__init__(state)
         self._on_shutdown = on_shutdown
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
         if not self.state.settings.server.allow_shutdown:
             raise ShutdownForbidden("/shutdown is off; start the server with --allow-shutdown, or stop it by a signal")
-        await respond_json(send, 200, {"message": "the server stops"}, request_id)
+        status = await respond_json(send, 200, {"message": "the server stops"}, request_id)
         self._on_shutdown()
+        return status

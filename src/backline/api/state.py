@@ -10,12 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 from backline.api.lookout import Lookout
+from backline.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from backline.api.extension import Extension
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
     from backline.observe.loop_watch import LoopWatch
+    from backline.observe.observer import Observer
     from backline.proxy.service import Backend
     from backline.runtime.service import ModelService
 
@@ -40,11 +42,25 @@ class ApiState:
     loop_watch: LoopWatch | None = None
     leaving: bool = False
     draining: bool = False
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    routes: dict[str, str] = dataclasses.field(default_factory=dict)  # from each exact path to its route's template
     lookout: Lookout = dataclasses.field(default_factory=Lookout)
     started: float = dataclasses.field(default_factory=time.time)
     # A random start and a counter: unique ids without the cost of a random number each.
     _id_prefix: str = dataclasses.field(default_factory=lambda: secrets.token_hex(6))
     _ids: itertools.count[int] = dataclasses.field(default_factory=itertools.count)
+
+    @property
+    def observer(self) -> Observer:
+        """Who is told what happens."""
+        return self.metrics
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called in metrics: the name that its metadata gives, or that of its directory."""
+        if self.settings.backend.sidecar:
+            return ""
+        return str(self.folder.raw_metadata.get("name") or self.settings.model.code_dir.resolve().name)
 
     @property
     def model(self) -> ModelService:

@@ -74,6 +74,7 @@ class Call:
         "on_probation",
         "payload",
         "progress",
+        "queued",
         "request_id",
         "retryable",
         "rows",
@@ -116,7 +117,8 @@ class Call:
         self.kills = 0
         self.losses = 0  # workers that died with it, and had not begun
         self.decode_deaths = 0
-        self.submitted = 0.0
+        self.submitted = 0.0  # in the loop's time, which may stand still for a turn of the loop
+        self.queued = 0.0  # the same in time.monotonic, which does not
         self.worker: Worker | None = None
         self.progress = progress
 

@@ -186,7 +186,7 @@ class Chats:
             del self._waiting[call]
             self._close(call)
         elif call.state is CallState.RUNNING:
-            self._abandon(call, self._settings.cancel_grace, "its client left")
+            self._abandon(call, self._settings.cancel_grace, "its client left", cause="client_left")
         if not call.future.done():
             call.future.cancel()
         elif call.stream is not None:
@@ -313,10 +313,10 @@ class Chats:
             else:
                 text = f"the stream took over {self._settings.stream_timeout:g} s (--stream-timeout); it is stopped"
             error = DeadlineExceeded(text, in_queue=False)
-            self._abandon(call, self._settings.timeout_grace, "its request ran over the deadline")
+            self._abandon(call, self._settings.timeout_grace, "its request ran over the deadline", cause="deadline")
             self._resolve(call, error)
 
-    def _abandon(self, call: Call, grace: float, reason: str) -> None:
+    def _abandon(self, call: Call, grace: float, reason: str, *, cause: str) -> None:
         """Stop a running chat. Where the hook does not stop, its worker is killed once nothing else is open on it."""
         call.state = CallState.ABANDONED
         worker = call.worker
@@ -329,7 +329,7 @@ class Chats:
             if worker.has_running_chat() or worker.has_running_call():
                 call.abandon_timer = self._loop.call_later(_LOOK_AGAIN, kill)
             else:
-                worker.kill(reason)
+                worker.kill(reason, cause=cause)
 
         call.abandon_timer = self._loop.call_later(grace, kill)
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, WorkerDied, WorkerReported
+from backline.observe.observer import SILENT
 from backline.runtime.batching import MergeWindow
 from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.call_queue import CallQueue
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backline.config.settings import BatchSettings, LimitSettings, WorkerSettings
+    from backline.observe.observer import Observer
     from backline.runtime.worker import Results, Worker
 
 logger = logging.getLogger("backline.runtime")
@@ -53,7 +56,9 @@ class Dispatcher:
         *,
         on_out_of_memory: Callable[[Worker], None],
         keep_alive: float,
+        observer: Observer = SILENT,
     ) -> None:
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._batch = batch
@@ -100,6 +105,7 @@ class Dispatcher:
         call.id = self.next_id()
         self._bytes += call.payload.size
         call.submitted = self._loop.time()
+        call.queued = time.monotonic()
         if call.deadline is not None:
             self._deadlines.add(call, call.deadline)
         if self._batching:
@@ -111,10 +117,12 @@ class Dispatcher:
     def cancel(self, call: Call) -> None:
         """Nobody waits for this call any more: drop it from the queue, or stop the work after the cancel grace."""
         if call.state is CallState.WAITING:
+            self._observer.call_cancelled(running=False)
             self._leave_queue(call)
             self._close(call)
         elif call.state is CallState.RUNNING:
-            self._abandon(call, self._cancel_grace, "its client left", spare_others=True)
+            self._observer.call_cancelled(running=True)
+            self._abandon(call, self._cancel_grace, "its client left", cause="client_left", spare_others=True)
         if not call.future.done():
             call.future.cancel()
 
@@ -158,6 +166,20 @@ class Dispatcher:
             if call.state is CallState.RUNNING:
                 self._resolve(call, result)
             self._close(call)
+        self._tell(worker, results, seconds)
+
+    def _tell(self, worker: Worker, results: Results, seconds: float) -> None:
+        """Tell the observer of a finished call, now that nobody waits for this."""
+        started = worker.last_started
+        rows = 0
+        waited = []
+        stages: dict[str, float] = {}
+        for call, result in results:
+            rows += call.rows
+            waited.append(started - call.queued)
+            if isinstance(result, Reply):
+                stages = result.seconds
+        self._observer.calls_answered(worker.number, waited, rows, stages, seconds)
 
     def _learn_from(self, results: Results, seconds: float) -> None:
         """Take into account how long a call took, and whose requests could not be answered."""
@@ -198,6 +220,7 @@ class Dispatcher:
             if len(calls) > 1:
                 # Whose fault it was is found by trying each alone.
                 call.alone = True
+                self._observer.call_retried()
                 self._enqueue(call, first=True)
             else:
                 self._lose(call, reason, stage)
@@ -213,6 +236,7 @@ class Dispatcher:
             call.decode_deaths += stage == "decode"
             again = call.kills < _KILLS_TO_POISON and call.retryable
         if again:
+            self._observer.call_retried()
             self._enqueue(call, first=True)
             return
         if call.kills >= _KILLS_TO_POISON:
@@ -330,9 +354,9 @@ class Dispatcher:
                 call,
                 DeadlineExceeded("the deadline passed before the model answered; the work is stopped", in_queue=False),
             )
-            self._abandon(call, self._timeout_grace, "its request ran over the deadline")
+            self._abandon(call, self._timeout_grace, "its request ran over the deadline", cause="deadline")
 
-    def _abandon(self, call: Call, grace: float, reason: str, *, spare_others: bool = False) -> None:
+    def _abandon(self, call: Call, grace: float, reason: str, *, cause: str, spare_others: bool = False) -> None:
         """Give a running call up; ``spare_others``: not at the cost of those in its batch that are still waited for."""
         call.state = CallState.ABANDONED
         worker = call.worker
@@ -348,7 +372,7 @@ class Dispatcher:
                 self._on_out_of_memory(worker)
                 call.abandon_timer = self._loop.call_later(_LOOK_AGAIN, kill)
                 return
-            worker.kill(reason)
+            worker.kill(reason, cause=cause)
 
         call.abandon_timer = self._loop.call_later(grace, kill)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline.config.python import is_to_be_built
 from backline.errors import ConfigError, ServerDraining
+from backline.observe.observer import SILENT
 from backline.runtime.dispatcher import Dispatcher
 from backline.runtime.payload import PayloadDirectory
 from backline.runtime.supervisor import Supervisor
@@ -16,6 +17,7 @@ from backline.runtime.worker import Worker, WorkerPlan
 
 if TYPE_CHECKING:
     from backline.config.settings import Settings
+    from backline.observe.observer import Observer
     from backline.runtime.environments.prepare import ModelPython
     from backline.runtime.launch import Launched
 
@@ -27,7 +29,12 @@ class ModelService:
     """
 
     def __init__(
-        self, settings: Settings, spec: dict[str, Any], payloads: PayloadDirectory, launched: Launched | None
+        self,
+        settings: Settings,
+        spec: dict[str, Any],
+        payloads: PayloadDirectory,
+        launched: Launched | None,
+        observer: Observer,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.payloads = payloads
@@ -37,6 +44,7 @@ class ModelService:
             settings.batch,
             on_out_of_memory=self._replace,
             keep_alive=settings.server.stream_keep_alive,
+            observer=observer,
         )
         payloads.bound(settings.limits.max_bytes_in_flight, lambda: self.dispatcher.bytes_in_flight)
         self.python: ModelPython | None = None
@@ -52,6 +60,7 @@ class ModelService:
             log_lines_per_second=settings.log.worker_lines_per_second,
             launched=launched,
             python=self.python,
+            observer=observer,
         )
 
     @property
@@ -71,17 +80,19 @@ async def running(
     *,
     problem: ConfigError | None = None,
     launched: Launched | None = None,
+    observer: Observer = SILENT,
 ) -> AsyncIterator[ModelService]:
     """Start the workers and return at once, before they are ready; stop them on leaving.
 
     With a ``problem`` no worker is started, and everything is answered with it. ``launched`` is a process for this
-    ``spec`` that has been started already; it is taken over as that of the first worker.
+    ``spec`` that has been started already; it is taken over as that of the first worker. ``observer`` is
+    told what happens.
 
     Cancellation: the workers are killed and waited for.
     """
     payloads = PayloadDirectory()
     try:
-        service = ModelService(settings, spec, payloads, launched)
+        service = ModelService(settings, spec, payloads, launched, observer)
         async with asyncio.TaskGroup() as group:
             if problem is None:
                 group.create_task(service.supervisor.run())

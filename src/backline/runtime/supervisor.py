@@ -12,9 +12,11 @@ import contextlib
 import dataclasses
 import enum
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from backline.errors import ConfigError, EnvironmentFailed, ModelLoadFailed, ModelLoading
+from backline.observe.observer import SILENT
 from backline.observe.worker_log import WorkerLog
 from backline.runtime.call import CallState
 from backline.runtime.environments.cache import BuildCancelled
@@ -23,6 +25,7 @@ from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, Wor
 
 if TYPE_CHECKING:
     from backline.config.settings import WorkerSettings
+    from backline.observe.observer import Observer
     from backline.runtime.dispatcher import Dispatcher
     from backline.runtime.environments.prepare import ModelPython
     from backline.runtime.launch import Launched
@@ -55,6 +58,7 @@ class Supervisor:
         log_lines_per_second: int,
         launched: Launched | None = None,
         python: ModelPython | None = None,
+        observer: Observer = SILENT,
     ) -> None:
         """``launched``: a process of this plan that has been started; it becomes that of the first worker.
 
@@ -63,6 +67,7 @@ class Supervisor:
         self._plan = plan
         self._python = python
         self._launched = launched
+        self.observer = observer
         self._settings = settings
         self._dispatcher = dispatcher
         self._log_rate = log_lines_per_second
@@ -200,6 +205,7 @@ class Supervisor:
         self.model = ready
         self._was_ready = True
         self.failure = None
+        self.observer.worker_ready(worker.number, time.monotonic() - worker.started_at, ready.load_seconds)
         logger.info("worker %d (pid %s) is ready after %.1f s", worker.number, worker.pid, ready.load_seconds)
         self._dispatcher.worker_ready(worker, rows_independent=ready.description["rows_independent"])
         if not self.first_outcome.done():
@@ -208,6 +214,7 @@ class Supervisor:
     def worker_lost(self, worker: Worker) -> None:
         """A worker that had been ready is dead."""
         self.restarts += 1
+        self.observer.worker_ended(worker.number, worker.death_cause)
         self._dispatcher.worker_gone(worker)
         logger.warning("worker %d (pid %s) is gone: %s", worker.number, worker.pid, worker.death_reason)
 
@@ -302,8 +309,9 @@ class _Slot:
                 ready = await asyncio.shield(worker.ready)
             loaded_pid = worker.pid
         except TimeoutError:
-            worker.kill("it took longer than --start-timeout to load")
+            worker.kill("it took longer than --start-timeout to load", cause="start_timeout")
             await life
+            self._tell_failed_start(worker, "start_timeout")
             self._count_failure(
                 ModelLoadFailed(
                     f"the model was not loaded within {self._settings.start_timeout:g} s; raise --start-timeout if it "
@@ -314,6 +322,7 @@ class _Slot:
         except ModelLoadFailed as exc:
             await worker.stop(_STOP_GRACE)
             await life
+            self._tell_failed_start(worker, "load_failed" if isinstance(exc, LoadRefused) else worker.death_cause)
             self._count_failure(exc)
             return False
         finally:
@@ -321,6 +330,7 @@ class _Slot:
             self._supervisor.gate.leave(self.number, loaded_pid=loaded_pid)
         if self.has_ready_worker():
             assert self.worker is not None
+            self._supervisor.observer.worker_ended(self.number, "replaced")
             group.create_task(self.worker.retire(_STOP_GRACE))
         self.worker, self._life = worker, life
         self.replace_requested.clear()
@@ -349,6 +359,10 @@ class _Slot:
             self._count_failure(
                 ModelLoadFailed(f"workers die before they answer anything: {worker.death_reason}{_tail(worker)}")
             )
+
+    def _tell_failed_start(self, worker: Worker, cause: str) -> None:
+        if not self._supervisor.stopping:
+            self._supervisor.observer.worker_ended(worker.number, cause)
 
     def _count_failure(self, error: ModelLoadFailed) -> None:
         if self._supervisor.stopping or self.has_ready_worker():

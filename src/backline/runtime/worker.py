@@ -115,13 +115,14 @@ class Worker(asyncio.Protocol):
         self.frames = 0  # calls of the model that answered them: fewer, where batches form
         self.pid: int | None = None
         self.death_reason: str | None = None
+        self.death_cause = ""  # the same in a word that metrics can have as a label, as soon as it is dead
         self.died_working = False  # on a call that it had begun with
         self.retiring = False  # takes no further call; its replacement is on the way
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self.recent: dict[int, str] = {}  # channel id -> request id, for lines that arrive after the answer
         self.log = make_log(self)
         self.started_at = time.monotonic()
-        self._started_calls = 0.0
+        self.last_started = 0.0  # when it was given its last calls (time.monotonic)
         self._chats_at_once = 0
         self._answer_files = f"{plan.payload_directory}/answer-"
         self._unburdened = asyncio.Event()  # set when it has no call
@@ -151,9 +152,11 @@ class Worker(asyncio.Protocol):
             await self._process.end_output(_LAST_OUTPUT_TIMEOUT)
         except OSError as exc:
             self.death_reason = f"cannot start {self._plan.python}: {exc}"
+            self.death_cause = "spawn"
         except Exception:  # a fault of ours ends this worker, which is replaced, and never the server
             logger.exception("worker %d: fault in the server's own code", self.number)
             self.death_reason = "a fault in the server's own code; see the log"
+            self.death_cause = "fault"
         finally:
             self._bury()
 
@@ -174,7 +177,7 @@ class Worker(asyncio.Protocol):
         self._change(WorkerState.DEAD)
         self.log.close()
         if self.death_reason is None:
-            self.death_reason = self._describe_exit()
+            self.death_reason, self.death_cause = self._describe_exit()
         if not self.ready.done():
             self.ready.set_exception(ModelLoadFailed(self._describe_failed_start()))
             self.ready.exception()  # retrieved: whoever waits sees it all the same
@@ -224,10 +227,10 @@ class Worker(asyncio.Protocol):
             await self._unburdened.wait()
         await self.stop(grace)
 
-    def kill(self, reason: str) -> None:
-        """Kill the process at once; ``reason`` is for the log and for the error of its call."""
+    def kill(self, reason: str, *, cause: str) -> None:
+        """Kill the process at once; ``reason`` is for the log and for the error of its call, ``cause`` for metrics."""
         if self.state is not WorkerState.DEAD and self.death_reason is None:
-            self.death_reason = reason
+            self.death_reason, self.death_cause = reason, cause
             self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -247,7 +250,7 @@ class Worker(asyncio.Protocol):
         assert self.is_free()
         assert self._transport is not None
         self.calls = calls
-        self._started_calls = time.monotonic()
+        self.last_started = time.monotonic()
         self._unburdened.clear()
         self._change(WorkerState.BUSY)
         first = calls[0]
@@ -317,10 +320,10 @@ class Worker(asyncio.Protocol):
             for frame in self._decoder.feed(data):
                 self._handle(frame)
         except channel.ProtocolError as exc:
-            self.kill(f"it broke the channel: {exc}")
+            self.kill(f"it broke the channel: {exc}", cause="channel")
         except Exception as exc:
             logger.exception("worker %d: a frame that cannot be handled", self.number)
-            self.kill(f"it broke the channel: {type(exc).__name__}; see the log")
+            self.kill(f"it broke the channel: {type(exc).__name__}; see the log", cause="channel")
 
     def connection_lost(self, exc: Exception | None) -> None:
         # The channel is gone, so the process is of no further use, even if it lives (a hook that closes descriptors).
@@ -388,7 +391,7 @@ class Worker(asyncio.Protocol):
         self.frames += 1
         if self.state is WorkerState.BUSY:
             self._change(WorkerState.READY)
-        self._owner.calls_finished(self, results, time.monotonic() - self._started_calls)
+        self._owner.calls_finished(self, results, time.monotonic() - self.last_started)
 
     # --- words
 
@@ -398,17 +401,18 @@ class Worker(asyncio.Protocol):
                 logger.debug("worker %d (pid %s): %s -> %s", self.number, self.pid, self.state.value, state.value)
             self.state = state
 
-    def _describe_exit(self) -> str:
+    def _describe_exit(self) -> tuple[str, str]:
+        """Return why it is dead, in words and as a cause."""
         code = None if self._process is None else self._process.returncode
         if code is None:
-            return "it was never started"
+            return "it was never started", "spawn"
         if code < 0:
             try:
                 name = signal.Signals(-code).name
             except ValueError:
                 name = f"signal {-code}"
-            return f"killed by {name}"
-        return f"exited with code {code}"
+            return f"killed by {name}", name.replace(" ", "_")
+        return f"exited with code {code}", "exit"
 
     def _describe_failed_start(self) -> str:
         text = f"the worker ended before the model was loaded: {self.death_reason}"

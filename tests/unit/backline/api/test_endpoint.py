@@ -19,13 +19,14 @@ from backline.errors import ConfigError
 
 
 class Faulty(Endpoint):
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         raise KeyError("secret of the server")
 
 
 class Slow(Endpoint):
-    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         await asyncio.Event().wait()
+        return 200
 
 
 def make_state(folder: Path) -> ApiState:

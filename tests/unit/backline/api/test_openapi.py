@@ -54,6 +54,8 @@ ROUTES = {
     ("get", "/livez/"),
     ("get", "/readyz/"),
     ("get", "/stats/"),
+    ("get", "/metrics"),
+    ("get", "/v1/metrics"),
     ("get", "/info/"),
     ("get", "/capabilities/"),
     ("post", "/predict/"),

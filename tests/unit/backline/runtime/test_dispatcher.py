@@ -618,7 +618,7 @@ def test_a_client_that_leaves_a_batch_does_not_take_it_from_the_others(folder: P
             await asyncio.sleep(0.3)
             assert ready_pids(service) == {pid}
             stays.state = CallState.ABANDONED
-            service.dispatcher._abandon(stays, 0.05, "its client left", spare_others=True)
+            service.dispatcher._abandon(stays, 0.05, "its client left", cause="client_left", spare_others=True)
             await until(lambda: pid not in ready_pids(service))
 
     run(test)

@@ -145,7 +145,7 @@ def test_a_worker_that_dies_while_its_replacement_waits_for_memory_is_replaced(
             supervisor.replace(old)
             await until(lambda: bool(caplog.records))
             assert supervisor.count_serving() == 1
-            old.kill("the test wants it dead")
+            old.kill("the test wants it dead", cause="test")
             await until(lambda: supervisor.count_serving() == 1 and supervisor._slots[0].worker is not old)
             assert supervisor.restarts == 1
 
