@@ -34,6 +34,7 @@ PAGES = (
     "how-to/extend-the-server.md",
     "how-to/score-files.md",
     "how-to/troubleshoot.md",
+    "how-to/validate.md",
     "reference/http-api.md",
 )
 DEFAULT_URL = "http://127.0.0.1:8080"

@@ -24,6 +24,7 @@ _TITLES = {
     "workers": "Workers",
     "batch": "Batching",
     "score": "Scoring",
+    "validate": "Validating",
     "limits": "Limits",
     "backend": "Backend",
     "log": "Logging",
@@ -72,19 +73,27 @@ COMPATIBLE_FLAGS = (
 
 
 class ModelCommand(click.Command):
-    """A command that takes a model directory and the settings. ``name`` picks the settings that apply to it."""
+    """A command that takes a model directory and the settings that apply to one of the commands ``settings_of``.
 
-    def __init__(self, *args: Any, settings_of: str, **more: Any) -> None:
+    ``without`` are sections of settings that it has no use for, or single ones.
+    """
+
+    def __init__(
+        self, *args: Any, settings_of: str | tuple[str, ...], without: tuple[str, ...] = (), **more: Any
+    ) -> None:
         super().__init__(*args, **more)
-        self.settings_of = settings_of
-        self.options = [
-            option for option in (ADDRESS_OPTION, *OPTIONS) if settings_of == "all" or settings_of in option.commands
-        ]
+        self.settings_of = (settings_of,) if isinstance(settings_of, str) else settings_of
         own_flags = {flag for param in self.params for flag in param.opts}
+        self.options = [
+            option
+            for option in (ADDRESS_OPTION, *OPTIONS)
+            if self._applies(option.commands)
+            and option.section not in without
+            and option.dotted not in without
+            and not own_flags & set(option.flags)
+        ]
         self.compatible = [
-            each
-            for each in COMPATIBLE_FLAGS
-            if (settings_of == "all" or settings_of in each.commands) and each.flag not in own_flags
+            each for each in COMPATIBLE_FLAGS if self._applies(each.commands) and each.flag not in own_flags
         ]
         self.params = [
             click.Argument(["directory"], required=False, metavar="DIR"),
@@ -98,6 +107,9 @@ class ModelCommand(click.Command):
             ),
             *self.params,
         ]
+
+    def _applies(self, commands: tuple[str, ...]) -> bool:
+        return "all" in self.settings_of or bool(set(self.settings_of) & set(commands))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, after making the documented spellings ours."""
@@ -150,7 +162,7 @@ def take_model_arguments(ctx: click.Context, values: dict[str, Any]) -> ModelArg
     directory = values.pop("directory")
     flags = {option.dotted: values.pop(_parameter(option.section, option.name)) for option in command.options}
     verbose = values.pop("verbose")
-    if verbose and flags["log.level"] is None:
+    if verbose and flags.get("log.level") is None:
         flags["log.level"] = "debug"
     warnings = []
     for each in command.compatible:
@@ -158,12 +170,12 @@ def take_model_arguments(ctx: click.Context, values: dict[str, Any]) -> ModelArg
         if value is not None and value is not False:
             # Its value is not repeated: --api-token carries a secret.
             warnings.append(f"{each.flag} has no effect here: {each.instead}")
-    code_dir = flags.pop("model.code_dir")
+    code_dir = flags.pop("model.code_dir", None)
     if directory is not None and code_dir is not None and Path(directory).absolute() != Path(code_dir).absolute():
         raise CallError(f"two model directories: {directory} and --code-dir {code_dir}", "name one of them", ctx)
     if directory is None and code_dir is not None:
         flags["model.code_dir"] = code_dir
-    if directory is None and code_dir is None and flags["model.class_labels"]:
+    if directory is None and code_dir is None and flags.get("model.class_labels"):
         # Every word after --class-labels is a label, so a directory there has been taken for one.
         last = str(flags["model.class_labels"][-1])
         if Path(last).is_dir():

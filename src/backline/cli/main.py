@@ -26,16 +26,15 @@ class LazyCommand(NamedTuple):
 COMMANDS = {
     "serve": LazyCommand("backline.cli.serve", "serve", "Serve a model directory over HTTP."),
     "score": LazyCommand("backline.cli.score", "score", "Score a file of rows."),
+    "validate": LazyCommand("backline.cli.validate", "validate", "Try a model on a sample before it is served."),
     "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
     "env": LazyCommand("backline.cli.env", "env", "Build, list and remove environments of models."),
     "config": LazyCommand("backline.cli.config", "config", "Show the settings and where each comes from."),
 }
-ALIASES = {"server": "serve"}
+ALIASES = {"server": "serve", "validation": "validate"}
 
 # Documented commands that this version does not have: a plain "unknown command" would send people searching.
 _NOT_HERE = {
-    "validation": "score the directory's example rows with backline score to check a model",
-    "validate": "score the directory's example rows with backline score to check a model",
     "perf-test": "put load on backline serve with any HTTP load generator",
     "fit": "train with the model's own script; backline new --template sklearn shows one",
     "push": "Backline has no platform to push to; serve the directory where it lies",

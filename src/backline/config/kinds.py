@@ -131,6 +131,12 @@ def labels_from_values(values: Any) -> tuple[str, ...]:
     return _checked_labels([str(value) for value in values])
 
 
+def _names_from_values(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _wrong_type(values, "a list of strings")
+    return tuple(values)
+
+
 def _parse_target_type(text: str) -> TargetType:
     try:
         return parse_target_type(text)
@@ -218,6 +224,13 @@ LABELS = Kind(
     from_toml=labels_from_values,
     show=lambda value: ", ".join(value) if value else "none",
     is_list=True,
+)
+NAMES = Kind(
+    name="a list of strings",
+    metavar="NAMES",
+    parse=lambda text: tuple(text.replace(",", " ").split()),
+    from_toml=_names_from_values,
+    show=lambda value: ", ".join(value) if value else "none",
 )
 TARGET_TYPE = Kind(
     name="a target type",

@@ -15,6 +15,7 @@ from backline.config.kinds import (
     DURATION,
     INTEGER,
     LABELS,
+    NAMES,
     PATH,
     SIZE,
     SWITCH,
@@ -323,6 +324,19 @@ class ScoreSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateSettings:
+    """How a model is validated."""
+
+    allow: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Modules or names, besides those of the known libraries, that pickles in the directory may name, as a list "
+        "(sktime,mypackage.models.Scaler).",
+        commands=("validate",),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """What is refused rather than taken on."""
 
@@ -529,6 +543,7 @@ class Settings:
     workers: WorkerSettings = WorkerSettings()
     batch: BatchSettings = BatchSettings()
     score: ScoreSettings = ScoreSettings()
+    validate: ValidateSettings = ValidateSettings()
     limits: LimitSettings = LimitSettings()
     backend: BackendSettings = BackendSettings()
     log: LogSettings = LogSettings()
@@ -540,6 +555,7 @@ SECTIONS: dict[str, type] = {
     "workers": WorkerSettings,
     "batch": BatchSettings,
     "score": ScoreSettings,
+    "validate": ValidateSettings,
     "limits": LimitSettings,
     "backend": BackendSettings,
     "log": LogSettings,

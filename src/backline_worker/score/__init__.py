@@ -30,6 +30,10 @@ def score_file(model: Model, job: Dict[str, Any], report: Report) -> Dict[str, A
         from .columnar import inspect
 
         return inspect(job["input"], job["format"])
+    if operation == "offer":
+        from .offer import offer_schema
+
+        return offer_schema(model, job)
     from .assemble import assemble
 
     return assemble(job)
