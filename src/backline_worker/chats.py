@@ -32,6 +32,7 @@ from .types import Answer, Request
 if TYPE_CHECKING:
     from .model import Model
     from .output import Output
+    from .tracing import Tracing
 
 Ending = Union[Answer, ReportedError, None]
 """How a chat ends: with one answer, with an error, or with the end of its stream."""
@@ -44,6 +45,7 @@ class Chats:
         self,
         model: Model,
         output: Output,
+        tracing: Tracing,
         *,
         write: Callable[[bytes], None],
         finish: Callable[[int, Ending, Mapping[str, float]], None],
@@ -53,6 +55,7 @@ class Chats:
         self.model = model
         self.write = write
         self._output = output
+        self._tracing = tracing
         self._finish = finish
         self._open: Dict[int, _Chat] = {}
         self._pool = _ThreadPool(threads)
@@ -61,7 +64,7 @@ class Chats:
 
     def begin(self, request_id: int, request: Request) -> None:
         """Start to answer a chat; returns at once."""
-        chat = self._open[request_id] = _Chat(self, request_id)
+        chat = self._open[request_id] = _Chat(self, request_id, request.trace)
         if self._is_async:
             self._to_loop(chat, functools.partial(self._ask_async, chat, request))
         else:
@@ -91,6 +94,7 @@ class Chats:
     # --- plain hooks, in a thread each
 
     def _answer_in_thread(self, chat: _Chat, request: Request) -> None:
+        self._tracing.attach(chat.trace)  # for good: thread and task have a context of their own for each chat
         with self._output.within(chat.id):
             try:
                 chat.request = self.model.read_chat(request)
@@ -133,6 +137,7 @@ class Chats:
         return self.model.start_chat(chat.request)
 
     async def _answer_on_loop(self, chat: _Chat, start: Callable[[], Any]) -> None:
+        self._tracing.attach(chat.trace)
         with self._output.within(chat.id):
             try:
                 result = await start()
@@ -173,6 +178,7 @@ class Chats:
             await ready
 
     def _go_on_in_thread(self, chat: _Chat, stream: Any) -> None:
+        self._tracing.attach(chat.trace)
         with self._output.within(chat.id):
             try:
                 ending = self._read_stream(chat, stream)
@@ -184,8 +190,9 @@ class Chats:
 class _Chat:
     """One chat: what it is answered with, and how much of that may be on its way."""
 
-    def __init__(self, chats: Chats, request_id: int) -> None:
+    def __init__(self, chats: Chats, request_id: int, trace: Optional[Mapping[str, str]]) -> None:
         self.id = request_id
+        self.trace = trace
         self._cancelled = False
         self.request: Optional[chat_contract.ChatRequest] = None
         self._chats = chats

@@ -28,6 +28,7 @@ from .channel import Kind
 from .errors import ModelLoadError, OutOfMemory, ReportedError
 from .output import Output
 from .status import StatusPage
+from .tracing import Tracing
 from .types import Answer, Buffer, ModelSpec, Part, Request
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
         gc.set_threshold(*gc_thresholds)
     if worker.attach():
         worker.serve()
+    worker.close()
     output.end()
     return 0
 
@@ -152,6 +154,7 @@ class _Worker:
         self._connection = connection
         self._output = output
         self._spec = ModelSpec.from_json(start["spec"])
+        self._tracing = Tracing()
 
     def load(self) -> None:
         """Load the model and warm it up; raises ``ReportedError`` with what the operator must know."""
@@ -165,6 +168,9 @@ class _Worker:
             warm_up = self._model.warm_up()
         except MemoryError as exc:
             raise ModelLoadError("the model does not fit into the worker's memory limit; raise --memory-limit") from exc
+        problem = self._tracing.open()
+        if problem is not None:
+            print(problem, file=sys.stderr)
         # What loading left behind is permanent: keep the collector from walking it on every full collection. What of it
         # is garbage is found in the first pause (``_tidy_up``), as the search takes long with large libraries.
         gc.freeze()
@@ -185,6 +191,10 @@ class _Worker:
         self._connection.send(Kind.READY, 0, self._ready)
         return True
 
+    def close(self) -> None:
+        """Send what is still to be sent of user code's spans."""
+        self._tracing.close()
+
     def serve(self) -> None:
         """Answer frames until STOP or until the server closes the channel."""
         self._loop(
@@ -197,7 +207,7 @@ class _Worker:
         self._connection.share()
         self._output.share()
         write, threads = self._connection.write, self._spec.threads
-        return Chats(self._model, self._output, write=write, finish=self._finish_chat, threads=threads)
+        return Chats(self._model, self._output, self._tracing, write=write, finish=self._finish_chat, threads=threads)
 
     def _loop(self, frames: Union[_Connection, _BesideChats]) -> None:
         tidy = False
@@ -221,6 +231,7 @@ class _Worker:
         clock = _StageClock(self._status, frame.request_id)
         self._output.begin(frame.request_id)
         clock("decode")
+        token = self._tracing.attach(frame.header.get("trace"))
         try:
             answer = self._call(frame, clock)
         except Exception as exc:  # a fault of ours must cost this request only, not the worker
@@ -228,6 +239,8 @@ class _Worker:
         else:
             self._output.end()
             self._send_answer(frame.request_id, answer, clock.stop())
+        finally:
+            self._tracing.detach(token)
         self._output.begin(0)
 
     def _send_answer(self, request_id: int, answer: Answer, seconds: Mapping[str, float]) -> None:
@@ -267,7 +280,9 @@ class _Worker:
 
         clock = _StageClock(self._status, frame.request_id)
         self._output.begin(frame.request_id)
+        token = self._tracing.attach(frame.header.get("trace"))
         outcomes = answer_batch(self._model, _to_requests(frame), clock)
+        self._tracing.detach(token)
         self._output.end()
         answers: List[Any] = []  # of each request: its body's size, or its error record
         content_type = ""
@@ -392,6 +407,7 @@ def _to_request(frame: channel.Frame) -> Request:
         accept=header.get("accept", ""),
         headers=header.get("headers", {}),
         query_lists=header.get("query", {}),
+        trace=header.get("trace"),
     )
 
 

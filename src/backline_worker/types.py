@@ -28,7 +28,8 @@ class Request:
 
     ``operation`` is one of ``predict``, ``unstructured``, ``transform``, ``chat``, ``models``.
     ``headers`` has lower-cased names; the last of repeated headers wins.
-    ``query`` maps a name to its last value; ``query_lists`` keeps all of them.
+    ``query`` maps a name to its last value; ``query_lists`` keeps all of them. ``trace`` holds headers that continue
+    the trace of the request, where it has one.
     """
 
     operation: str
@@ -37,6 +38,7 @@ class Request:
     accept: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     query_lists: Mapping[str, List[str]] = field(default_factory=dict)
+    trace: Optional[Mapping[str, str]] = None
 
     @property
     def query(self) -> Dict[str, str]:

@@ -10,6 +10,9 @@ from fastapi import FastAPI
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# FastAPI, where it is new enough, would make spans, metrics and log records beside ours.
+_NO_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
+
 
 class Application(FastAPI):
     """A FastAPI application whose ``endpoints`` are found by their exact path, before any routing.
@@ -25,7 +28,7 @@ class Application(FastAPI):
     def __init__(
         self, *, endpoints: Mapping[str, ASGIApp], subtrees: Mapping[str, ASGIApp] | None = None, **options: Any
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**{**options, "telemetry": _NO_TELEMETRY})
         self._own_routes = list(options.get("routes") or ())
         self._guarded = False
         self.start_failure: Exception | None = None
@@ -43,25 +46,23 @@ class Application(FastAPI):
             route.app = wrap(route.app)
         self._guarded = True
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """See ``Starlette``; called when the first request comes, and no middleware can be added afterwards."""
-        stack = super().build_middleware_stack()
-        endpoints, subtrees = self._endpoints, self._subtrees
-        if self.user_middleware or self._guarded:
-            endpoints, subtrees = {}, []
-
-        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-            endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-            if scope["type"] == "lifespan":
-                send = self._without_told_failure(send)
-            elif endpoint is None:
-                path: str = scope["path"]
-                for below, subtree in subtrees:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer (ASGI)."""
+        endpoint = None
+        if scope["type"] == "lifespan":
+            send = self._without_told_failure(send)
+        elif not self.user_middleware and not self._guarded:
+            path: str = scope["path"]
+            if scope["type"] == "http":
+                endpoint = self._endpoints.get(path)
+            if endpoint is None:
+                for below, subtree in self._subtrees:
                     if path.startswith(below):
                         endpoint = subtree
-            await (stack if endpoint is None else endpoint)(scope, receive, send)
-
-        return dispatch
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await endpoint(scope, receive, send)
 
     def _without_told_failure(self, send: Send) -> Send:
         async def send_quietly(message: Message) -> None:

@@ -12,6 +12,7 @@ from backline.api.endpoint import Headers, respond
 from backline.api.error_table import render_error
 from backline.api.lookout import OpenRequest
 from backline.api.model_routes import ModelEndpoint, reply_headers
+from backline.api.observed import note_error, observation_of
 from backline.api.one_write import corkable
 from backline.errors import BacklineError, ServerDraining
 from backline.observe.observer import CLIENT_LEFT
@@ -64,9 +65,12 @@ class ChatEndpoint(ModelEndpoint):
                 retryable=False,
                 loop=loop,
             )
+            observation = observation_of(scope)
+            if observation is not None:
+                observation.asks_model(call)
             outcome = await self._ask(chats, call, open_request)
             if isinstance(outcome, ChatStream):
-                await _Events(outcome, send, request_id, self.state).pass_on(open_request)
+                await _Events(outcome, scope, send, request_id, self.state).pass_on(open_request)
                 return CLIENT_LEFT if open_request.client_left else 200
         except ClientDisconnected:
             return CLIENT_LEFT
@@ -74,6 +78,8 @@ class ChatEndpoint(ModelEndpoint):
             self.state.lookout.close(open_request)
             if call is not None:
                 chats.cancel(call)
+        if observation is not None:
+            observation.seconds = outcome.seconds
         return await respond(send, 200, reply_headers(outcome), outcome.body, request_id)
 
     async def _ask(self, chats: Chats, call: Call, open_request: OpenRequest) -> Reply | ChatStream:
@@ -91,8 +97,9 @@ class ChatEndpoint(ModelEndpoint):
 class _Events:
     """One streamed answer on its way to the client."""
 
-    def __init__(self, stream: ChatStream, send: Send, request_id: str, state: ApiState) -> None:
+    def __init__(self, stream: ChatStream, scope: Scope, send: Send, request_id: str, state: ApiState) -> None:
         self._stream = stream
+        self._scope = scope
         self._send = send
         self._request_id = request_id
         self._state = state
@@ -133,6 +140,7 @@ class _Events:
         await send({"type": "http.response.body", "body": last + end})
 
     def _error_event(self, exc: BacklineError) -> bytes:
+        note_error(self._scope, exc)
         logger.error(
             "stream broken off: %s: %s%s",
             exc.code,

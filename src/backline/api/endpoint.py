@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from backline.api.error_table import render_error
+from backline.api.observed import note_error, observation_of
 from backline.api.one_write import corkable
 from backline.errors import BacklineError, ServerDraining
 from backline.observe.access_log import log_error
@@ -79,6 +80,10 @@ class Endpoint:
             elif name == b"traceparent":
                 traceparent = value
         request_id = self.state.request_id(given)
+        observation = observation_of(scope)
+        if observation is not None:
+            observation.request_id = request_id
+            traceparent = observation.traceparent or traceparent
         method = scope["method"]
         status = CLIENT_LEFT
         try:
@@ -120,6 +125,7 @@ class Endpoint:
             request_id=request_id,
             show_stacktrace=self.state.settings.server.show_stacktrace,
         )
+        note_error(scope, exc)
         if self.logs_errors:
             log_error(
                 exc,

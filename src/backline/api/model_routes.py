@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backline.api.body import Body, ClientDisconnected, read_body
 from backline.api.endpoint import Endpoint, Family, Headers, OperationUnavailable, respond
 from backline.api.lookout import OpenRequest
+from backline.api.observed import observation_of
 from backline.errors import BadRequest, DeadlineExceeded, ServerDraining
 from backline.observe.observer import CLIENT_LEFT
 from backline.runtime.call import BatchKey, Call
@@ -24,6 +25,8 @@ _MAX_QUERY_FIELDS = 1000
 _MAX_HEAD_BYTES = 64 << 10  # of headers and query string: they go to the worker, in a frame's header
 
 _WANTED = {b"content-type": "content_type", b"content-encoding": "content_encoding", b"accept": "accept"}
+# Of W3C's trace context: what user code continues where the server itself makes no spans.
+_TRACE = frozenset({b"traceparent", b"tracestate", b"baggage"})
 
 
 class ModelEndpoint(Endpoint):
@@ -88,7 +91,12 @@ class ModelEndpoint(Endpoint):
                 client=scope.get("client"),
                 loop=loop,
             )
+            observation = observation_of(scope)
+            if observation is not None:
+                observation.asks_model(call)
             reply = await self._answer(call, open_request)
+            if observation is not None:
+                observation.seconds = reply.seconds
         except ClientDisconnected:
             return CLIENT_LEFT
         finally:
@@ -136,6 +144,8 @@ class ModelEndpoint(Endpoint):
             size += len(name) + len(value)
             if name in _WANTED:
                 header[_WANTED[name]] = value.decode("latin-1")
+            elif name in _TRACE:
+                header.setdefault("trace", {})[name.decode()] = value.decode("latin-1")
             elif name == b"x-request-timeout":
                 wished = _parse_timeout(value)
                 timeout = wished if timeout is None else min(timeout, wished)

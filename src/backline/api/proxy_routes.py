@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline.api.endpoint import Endpoint, Headers
 from backline.api.error_table import render_error
+from backline.api.observed import note_error, observation_of
 from backline.api.one_write import corkable, leave_date_to_us
 from backline.errors import BackendBroken, BackendDown, BackendError, BacklineError, BadRequest, ServerDraining
 from backline.observe.observer import CLIENT_LEFT, SILENT_STREAM
@@ -173,6 +174,7 @@ class DirectAccess(Endpoint):
                 self.observer.tokens_used(route, *tokens)
 
     def _tell_cut_off(self, scope: Scope, exc: BacklineError, status: int, request_id: str) -> None:
+        note_error(scope, exc)
         self.observer.error_answered(self.route(scope), exc, status, request_id)
         logger.error("answer cut off: %s: %s", exc.code, exc.message, extra={"request_id": request_id})
 
@@ -195,6 +197,9 @@ class DirectAccess(Endpoint):
             client=client[0] if client else None,
             scheme=b"https" if scope["scheme"] in ("https", "wss") else b"http",
         )
+        observation = observation_of(scope)
+        if observation is not None:
+            headers = observation.asks_backend(scope, headers, address)
         return target, headers
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> int:
@@ -220,6 +225,7 @@ class DirectAccess(Endpoint):
             await _refuse_socket(receive, send, exc.status, headers, exc.body)
             return exc.status
         except BacklineError as exc:
+            note_error(scope, exc)
             answer = render_error(exc, family="native", request_id=request_id, show_stacktrace=False)
             self.observer.error_answered(self.route(scope), exc, answer.status, request_id)
             await _refuse_socket(receive, send, answer.status, answer.headers, answer.body)

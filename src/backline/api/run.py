@@ -24,8 +24,10 @@ from backline.api.banner import failure_text, listening_text, ready_text
 from backline.api.connections import Guard, GuardedHttp, allowed_connections
 from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
+from backline.api.observed import observe
 from backline.errors import ServerDraining
 from backline.observe.logs import announce, logging_to_stderr
+from backline.observe.tracing import open_tracing
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ async def _serve(
         server.drain()
 
     app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down, launched=launched)
+    tracing = open_tracing()
     prefix = settings.server.url_prefix
     guard = Guard(
         limits=settings.limits,
@@ -99,7 +102,7 @@ async def _serve(
         unhurried=(f"{prefix}/directAccess/", f"{prefix}/nim/"),
     )
     config = uvicorn.Config(
-        app,
+        observe(app, settings, tracing),
         # uvicorn calls whatever makes a protocol, though its types ask for a class.
         http=functools.partial(GuardedHttp, guard=guard),  # type: ignore[arg-type]
         h11_max_incomplete_event_size=settings.limits.max_head,
@@ -122,7 +125,11 @@ async def _serve(
     announce(listening_text(settings, url))
     # uvicorn's way of saying that the lifespan did not start
     with contextlib.suppress(SystemExit):
-        await server.serve(sockets=[listener])
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            if tracing is not None:
+                tracing.close()
     if app.start_failure is not None and not isinstance(app.start_failure, StartStopped):
         raise app.start_failure
     if failed or not (server.started or state.leaving):

@@ -30,3 +30,37 @@ def secrets_in(environ: Mapping[str, str] | None = None) -> list[str]:
         elif value.lstrip().startswith("{"):  # a runtime parameter: JSON, whose strings are its secrets
             found += re.findall(r'"([^"\\]{16,})"', value)
     return found
+
+
+def tracing_wanted(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the variable that asks for traces to be sent, if one does (OpenTelemetry's own, all of them optional)."""
+    environ = os.environ if environ is None else environ
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter:
+        return None if exporter == "none" else "OTEL_TRACES_EXPORTER"
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((name for name in names if environ.get(name, "").strip()), None)
+
+
+def trace_exporters(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the exporters asked for, by the names that OpenTelemetry's packages register them under."""
+    environ = os.environ if environ is None else environ
+    protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
+    otlp = f"otlp_proto_{'http' if protocol.strip().lower().startswith('http') else protocol.strip().lower()}"
+    wanted = (environ.get("OTEL_TRACES_EXPORTER") or "otlp").lower().split(",")
+    return [otlp if name.strip() == "otlp" else name.strip() for name in wanted if name.strip() not in ("", "none")]
+
+
+def names_service(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether somebody has said what traces are to call this service."""
+    environ = os.environ if environ is None else environ
+    return bool(environ.get("OTEL_SERVICE_NAME")) or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+
+
+def captures_chat_content(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether what is said in chats may stand in spans; OpenTelemetry's own variable for that, off by default."""
+    environ = os.environ if environ is None else environ
+    wanted = environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").strip().lower()
+    return wanted in ("true", "span_only", "span_and_event")

@@ -12,6 +12,7 @@ from backline_worker.channel import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backline.observe.tracing import RequestTrace
     from backline.runtime.chats import ChatStream
     from backline.runtime.payload import Payload
     from backline.runtime.worker import Worker
@@ -78,9 +79,12 @@ class Call:
         "request_id",
         "retryable",
         "rows",
+        "started",
         "state",
         "stream",
         "submitted",
+        "trace",
+        "worked_on_by",
         "worker",
     )
 
@@ -119,6 +123,9 @@ class Call:
         self.decode_deaths = 0
         self.submitted = 0.0  # in the loop's time, which may stand still for a turn of the loop
         self.queued = 0.0  # the same in time.monotonic, which does not
+        self.started = 0.0  # when a worker was given it last, in time.monotonic
+        self.worked_on_by: int | None = None  # the number of that worker
+        self.trace: RequestTrace | None = None  # its request's span, where requests are traced
         self.worker: Worker | None = None
         self.progress = progress
 

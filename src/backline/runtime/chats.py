@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -175,6 +176,7 @@ class Chats:
             call.payload.close()
             raise
         call.submitted = self._loop.time()
+        call.queued = time.monotonic()
         if call.deadline is not None:
             self._deadlines.add(call, call.deadline)
         self._wait(call)

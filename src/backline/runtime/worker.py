@@ -36,6 +36,7 @@ from backline_worker.status import StatusPage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backline.observe.tracing import BatchTrace
     from backline.observe.worker_log import WorkerLog
     from backline.runtime.chats import Chats
 
@@ -125,6 +126,7 @@ class Worker(asyncio.Protocol):
         self.last_started = 0.0  # when it was given its last calls (time.monotonic)
         self._chats_at_once = 0
         self._answer_files = f"{plan.payload_directory}/answer-"
+        self._batch_trace: BatchTrace | None = None
         self._unburdened = asyncio.Event()  # set when it has no call
         self._plan = plan
         self._owner = owner
@@ -183,6 +185,7 @@ class Worker(asyncio.Protocol):
             self.ready.exception()  # retrieved: whoever waits sees it all the same
         stage = self._stage_of_calls()
         calls, self.calls = self.calls, []
+        self._end_batch(self.death_reason)
         chats, self.chats = list(self.chats.values()), {}
         last_chat = 0 if self._status is None else self._status.read_last_chat()
         self.died_working = (bool(calls) and stage != "idle") or any(chat.id <= last_chat for chat in chats)
@@ -253,6 +256,9 @@ class Worker(asyncio.Protocol):
         self.last_started = time.monotonic()
         self._unburdened.clear()
         self._change(WorkerState.BUSY)
+        for call in calls:
+            call.started = self.last_started
+            call.worked_on_by = self.number
         first = calls[0]
         others = f"+{len(calls) - 1}" if len(calls) > 1 else ""
         self.recent[first.id] = first.request_id + others
@@ -261,7 +267,14 @@ class Worker(asyncio.Protocol):
         if len(calls) == 1:
             self._transport.write(_request_frame(first))
         else:
-            self._transport.write(_batch_frame(calls))
+            if first.trace is not None:
+                self._batch_trace = _begin_batch(calls, self.number)
+            self._transport.write(_batch_frame(calls, self._batch_trace))
+
+    def _end_batch(self, failure: str | None = None) -> None:
+        if self._batch_trace is not None:
+            self._batch_trace.end(failure)
+            self._batch_trace = None
 
     def takes_chats(self) -> bool:
         """Whether it can take one more chat now."""
@@ -283,6 +296,7 @@ class Worker(asyncio.Protocol):
     def start_chat(self, call: Call) -> None:
         """Hand over a chat; there must be room for it."""
         assert self._transport is not None
+        call.started, call.worked_on_by = time.monotonic(), self.number
         self.chats[call.id] = call
         self._unburdened.clear()
         self.recent[call.id] = call.request_id
@@ -385,6 +399,7 @@ class Worker(asyncio.Protocol):
         else:
             results = [(calls[0], _result(frame, self._answer_files))]
         self.calls = []
+        self._end_batch()
         if not self.chats:
             self._unburdened.set()
         self.answered += len(calls)
@@ -429,10 +444,20 @@ def _request_frame(call: Call) -> bytes:
     return channel.encode_prefix(call.kind, call.id, header, 0)
 
 
-def _batch_frame(calls: list[Call]) -> bytes:
+def _begin_batch(calls: list[Call], worker: int) -> BatchTrace | None:
+    """Start the span of a batch, linked to those of its requests."""
+    traces = [call.trace for call in calls]
+    tracing = next(trace.tracing for trace in traces if trace is not None)
+    attributes = {"backline.worker": worker, "backline.batch.rows": sum(call.rows for call in calls)}
+    return tracing.begin_batch(traces, attributes)
+
+
+def _batch_frame(calls: list[Call], trace: BatchTrace | None = None) -> bytes:
     key = calls[0].batch_key
     assert key is not None
-    header = {**key._asdict(), "sizes": [call.payload.size for call in calls]}
+    header: dict[str, Any] = {**key._asdict(), "sizes": [call.payload.size for call in calls]}
+    if trace is not None:
+        header["trace"] = trace.carrier
     body = b"".join([call.payload.data or b"" for call in calls])
     return channel.encode_prefix(Kind.BATCH, calls[0].id, header, len(body)) + body
 
