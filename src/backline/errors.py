@@ -6,6 +6,7 @@
     ├── ConfigError              the operator: a flag, a variable, backline.toml or the model's metadata file
     ├── ModelLoadFailed          the model's author: no worker could load the model
     │   └── EnvironmentFailed    the same: what the model's folder asks for cannot be installed
+    ├── ReloadFailed             the same, while another model serves
     ├── RequestRefused           the client, or nobody: not accepted, nothing was done
     │   ├── BodyTooLarge, HeadTooLarge, MalformedMultipart, BadRequest
     │   ├── QueueFull, ClientOverShare, TooManyConnections, ServerDraining, ModelLoading, PoisonRequest
@@ -58,6 +59,16 @@ class EnvironmentFailed(ModelLoadFailed):
         self.what = f"the model's environment could not be built: {what}"
         self.where = where
         self.mend = mend
+
+
+class ReloadFailed(BacklineError):
+    """The folder could not be loaded anew; what served before still does. ``traceback`` holds the user's frames."""
+
+    code = "reload_failed"
+
+    def __init__(self, message: str, *, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 class RequestRefused(BacklineError):

@@ -149,6 +149,7 @@ def score_unstructured(model, data, query, **kwargs):
 """
 
 NOT_REACHABLE = {
+    "reload_failed": "told at the admin address only, see test_admin.py",
     "internal_error": "stands for faults of the server itself: what provokes it is a bug, and gets mended",
 }
 

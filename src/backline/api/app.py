@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -31,6 +32,7 @@ from backline.api.shutdown import Shutdown
 from backline.api.state import ApiState
 from backline.errors import BacklineError
 from backline.proxy.service import running_backend
+from backline.runtime.reload import Reloader
 from backline.runtime.service import running
 from backline.runtime.supervisor import ModelState
 
@@ -55,11 +57,12 @@ def create_app(
     on_outcome: OnOutcome,
     on_shutdown: Callable[[], None],
     launched: Launched | None = None,
+    reread: Callable[[], ModelFolder] | None = None,
 ) -> Application:
     """Return the application that serves this model folder.
 
     ``on_outcome`` is called once, when the first load has succeeded or failed; ``on_shutdown`` by ``/shutdown``.
-    ``launched``: see ``runtime.service.running``.
+    ``launched``: see ``runtime.service.running``; ``reread``: see ``runtime.reload.Reloader``.
     """
     state = ApiState(settings, folder)
     prefix = settings.server.url_prefix
@@ -76,6 +79,11 @@ def create_app(
                 state.service = await stack.enter_async_context(service)
                 group = await stack.enter_async_context(asyncio.TaskGroup())
                 stack.callback(group.create_task(_report_outcome(state, on_outcome)).cancel)
+                if reread is not None:
+                    state.reloader = Reloader(
+                        state.service, folder, reread, functools.partial(setattr, state, "folder")
+                    )
+                    stack.callback(group.create_task(state.reloader.run()).cancel)
             if state.extension is not None:
                 try:
                     await stack.enter_async_context(extension_running(app, state, added_lifespans))

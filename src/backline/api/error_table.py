@@ -296,6 +296,15 @@ _ROWS: Final = (
         "no pandas==0.1 in the index",
     ),
     ErrorRow(
+        code="reload_failed",
+        status=513,
+        title="The model could not be loaded anew",
+        cause="A reload was asked for at the admin address, and the folder as it is now cannot be loaded.",
+        cure="Mend what the message names and ask again; the model that served before goes on.",
+        example="the reload has failed, and model 3 goes on serving: model-metadata.yaml:4: targetType: 'binry' is "
+        "unknown; did you mean 'binary'?",
+    ),
+    ErrorRow(
         code="config_error",
         status=513,
         title="Configuration cannot be used",

@@ -125,6 +125,7 @@ class Info(Endpoint):
             "model": model,
             "modelState": supervisor.state.value if supervisor else None,
             "failure": failure.message if failure else None,
+            "reload": self.state.reloader.describe() if self.state.reloader else None,
             "python": platform.python_version(),
             "workers": self.state.settings.workers.count if supervisor else 0,
             "extension": self._extension(),

@@ -11,6 +11,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -56,22 +57,31 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def serve(
-    settings: Settings, folder: ModelFolder, listener: socket.socket, *, launched: Launched | None = None
+    settings: Settings,
+    folder: ModelFolder,
+    listener: socket.socket,
+    *,
+    launched: Launched | None = None,
+    reread: Callable[[], ModelFolder] | None = None,
 ) -> Outcome:
     """Serve the model on ``listener`` until a signal or ``/shutdown``.
 
     ``launched`` is a worker for this folder that has been started already; it is taken over. The caller closes the
-    listener, and ends the worker where this could not take it.
+    listener, and ends the worker where this could not take it. ``reread`` reads settings and folder again: a reload.
     """
     with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True):
         for warning in folder.warnings:
             logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(settings, folder, listener, launched))
+            return runner.run(_serve(settings, folder, listener, launched, reread))
 
 
 async def _serve(
-    settings: Settings, folder: ModelFolder, listener: socket.socket, launched: Launched | None
+    settings: Settings,
+    folder: ModelFolder,
+    listener: socket.socket,
+    launched: Launched | None,
+    reread: Callable[[], ModelFolder] | None,
 ) -> Outcome:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
@@ -92,7 +102,7 @@ async def _serve(
     def shut_down() -> None:
         server.drain()
 
-    app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down, launched=launched)
+    app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down, launched=launched, reread=reread)
     tracing = open_tracing()
     prefix = settings.server.url_prefix
     guard = Guard(
@@ -124,7 +134,7 @@ async def _serve(
     _calm_garbage_collector()
     announce(listening_text(settings, url))
     # uvicorn's way of saying that the lifespan did not start
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(SystemExit), _hangup_reloads(server, state):
         try:
             await server.serve(sockets=[listener])
         finally:
@@ -145,6 +155,30 @@ def _tell_extension(extension: Extension) -> None:
 
 def _name_of(settings: Settings) -> str | None:
     return None if settings.backend.sidecar else settings.model.code_dir.name
+
+
+@contextlib.contextmanager
+def _hangup_reloads(server: _Server, state: ApiState) -> Iterator[None]:
+    """Load the model anew on SIGHUP, as servers do; but stop where it says that the terminal was closed."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    on_terminal = sys.stderr.isatty()
+
+    def hung_up() -> None:
+        if on_terminal and not sys.stderr.isatty():
+            server.drain()
+        elif state.reloader is None:
+            logger.warning("SIGHUP: there is no model here that could be loaded anew")
+        elif not state.leaving:
+            state.reloader.ask("SIGHUP")
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 class _ConnectionState(ServerState):

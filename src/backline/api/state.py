@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backline.observe.loop_watch import LoopWatch
     from backline.observe.observer import Observer
     from backline.proxy.service import Backend
+    from backline.runtime.reload import Reloader
     from backline.runtime.service import ModelService
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -40,6 +41,7 @@ class ApiState:
     backend: Backend | None = None
     extension: Extension | None = None
     loop_watch: LoopWatch | None = None
+    reloader: Reloader | None = None
     leaving: bool = False
     draining: bool = False
     metrics: Metrics = dataclasses.field(default_factory=Metrics)

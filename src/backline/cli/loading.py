@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -22,26 +23,31 @@ def load(ctx: click.Context, values: dict[str, Any]) -> Resolved:
     return _load(take_model_arguments(ctx, values))
 
 
-def load_for_server(ctx: click.Context, values: dict[str, Any]) -> ModelFolder:
-    """Return the model folder with its settings; for a sidecar an empty one.
+def load_for_server(ctx: click.Context, values: dict[str, Any]) -> tuple[ModelFolder, Callable[[], ModelFolder]]:
+    """Return the model folder with its settings, and how to read both again; for a sidecar an empty one.
 
     With ``--with-error-server`` one that cannot be read only knows its problem.
 
     Raises ``CallError`` or ``SettingError``.
     """
     arguments = take_model_arguments(ctx, values)
+
+    def read_again() -> ModelFolder:
+        return read_model_folder(load_settings(arguments.directory, arguments.flags).settings)
+
     try:
         resolved = _load(arguments)
         settings = resolved.settings
         folder = no_folder(settings) if settings.backend.sidecar else read_model_folder(settings)
         named = resolved.sources["model.code_dir"].kind != "derived"
-        return dataclasses.replace(folder, server_code=settings.model.code_dir if named else None)
+        folder = dataclasses.replace(folder, server_code=settings.model.code_dir if named else None)
     except SettingError as problem:
         fallback = load_error_server_settings(arguments.directory, arguments.flags)
         if fallback is None:
             raise
         # The extension file may hold who is let in: it is wanted also where there is nothing but an error to tell.
-        return dataclasses.replace(unusable_folder(fallback, problem), server_code=fallback.model.code_dir)
+        folder = dataclasses.replace(unusable_folder(fallback, problem), server_code=fallback.model.code_dir)
+    return folder, read_again
 
 
 def _load(arguments: ModelArguments) -> Resolved:

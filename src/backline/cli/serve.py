@@ -31,7 +31,7 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     type and labels model-metadata.yaml; the first of these that says something wins. backline config show tells which.
     """
     signal.signal(signal.SIGTERM, _stop_early)
-    folder = load_for_server(ctx, values)
+    folder, reread = load_for_server(ctx, values)
     server = folder.settings.server
     if folder.settings.backend.url is not None:
         check_client(folder.settings.backend)
@@ -46,7 +46,7 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
             Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
             Outcome.FAILED: ExitCode.FAILURE,
         }
-        return codes[run_server(folder.settings, folder, listener, launched=launched)]
+        return codes[run_server(folder.settings, folder, listener, launched=launched, reread=reread)]
 
 
 def _stop_early(number: int, frame: FrameType | None) -> NoReturn:

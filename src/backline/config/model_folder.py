@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class ModelFolder:
         """Return the JSON object that a worker makes its ``ModelSpec`` of."""
         model = self.settings.model
         return {
-            "code_dir": str(model.code_dir),
+            # Links are followed now, so that a worker that is started later loads what the others have loaded.
+            "code_dir": os.path.realpath(model.code_dir),
             "target_type": None if model.target_type is None else model.target_type.value,
             "target_name": model.target_name,
             "positive_class_label": model.positive_class_label,

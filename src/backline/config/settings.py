@@ -260,6 +260,14 @@ class WorkerSettings:
         commands=_SERVE,
     )
     memory_limit: int | None = setting(None, SIZE, "The most memory that one worker may use.", least=32 * _MIB)
+    reload_mode: str = setting(
+        "rolling",
+        choice("rolling", "together"),
+        "How a reload (SIGHUP, --reload, or asked for at the admin address) replaces the workers: rolling, one after "
+        "another, which needs memory for one more copy of the model; or together, all in one moment once all new ones "
+        "are ready, which needs twice the memory.",
+        commands=_SERVE,
+    )
     max_restarts: int = setting(
         5, INTEGER, "How many failed starts in a row make the model failed.", least=0, most=1000, commands=_SERVE
     )

@@ -140,10 +140,16 @@ class Dispatcher:
         """A worker is free for its first call; ``rows_independent``: its model may be given several calls at once."""
         self._failure = None
         self._free = [other for other in self._free if other.is_free()]  # the retired are not told of otherwise
-        self._batching = self._batch.mode == "on" or (self._batch.mode == "auto" and rows_independent)
+        worker.takes_batches = self._batch.mode == "on" or (self._batch.mode == "auto" and rows_independent)
+        self._batching = worker.takes_batches
         self._free.append(worker)
         self.chats.worker_ready(worker)
         self._pump()
+
+    def model_changed(self) -> None:
+        """Forget what was learnt of the model: another one takes its place."""
+        self._window = MergeWindow()
+        self.poison = PoisonList(self._limits.poison_time)
 
     def worker_gone(self, worker: Worker) -> None:
         """A worker dies or drains: it gets no call any more."""
@@ -314,7 +320,8 @@ class Dispatcher:
             worker = self._free.pop()
             if not worker.is_free():
                 continue
-            calls = self._queue.take(self._batch if self._batching else None, probation=probation)
+            # By the worker: while one model takes the place of another, both work.
+            calls = self._queue.take(self._batch if worker.takes_batches else None, probation=probation)
             for call in calls:
                 call.state = CallState.RUNNING
                 call.worker = worker

@@ -38,8 +38,8 @@ class LoadGate:
         """Wait until worker ``number`` may load; return ``False`` once ``given_up`` says that it need not any more.
 
         ``pid`` returns the process of the worker that loads, ``serving`` how many workers have the model loaded.
-        Whoever has entered leaves by ``leave``. Until a worker has loaded it is the turn of number 1; later nobody
-        waits while no other is loaded or loads: whether the only one fits, trying tells.
+        Whoever has entered leaves by ``leave``. Until a worker has loaded it is the turn of number 1, or its successor
+        -1; later nobody waits while no other is loaded or loads: whether the only one fits, trying tells.
         """
         told = False
         while not given_up():
@@ -66,13 +66,19 @@ class LoadGate:
                 self._need = max(peak, self._need or 0)
         self.look_again()
 
+    def forget_larger(self, pid: int | None) -> None:
+        """Take what the process ``pid`` has needed for what all need: another model is loaded from now on."""
+        peak = memory.private_peak_bytes(pid)
+        if peak is not None:
+            self._need = peak
+
     def look_again(self) -> None:
         """Let those who wait look whether they may go on: a worker is loaded or gone, or the server stops."""
         self._changed.set()
 
     def _may_load(self, number: int, serving: int) -> bool:
         if not self._measured:
-            return number == 1
+            return abs(number) == 1
         if not self._loading and not serving:
             return True
         return len(self._loading) < self._cores and self._fits()
@@ -96,10 +102,10 @@ class LoadGate:
         assert self._need is not None
         assert available is not None
         logger.warning(
-            "no process is started for worker %d: loading the model takes up to %s, %s is kept free, and %s is "
+            "no process is started for worker %d now: loading the model takes up to %s, %s is kept free, and %s is "
             "available; %d %s and it waits for room. Give the machine or container more memory, or ask for fewer "
             "--workers",
-            number,
+            abs(number),
             memory.in_words(self._need),
             memory.in_words(self._reserve()),
             memory.in_words(available),

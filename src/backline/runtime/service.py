@@ -52,6 +52,7 @@ class ModelService:
             from backline.runtime.environments.prepare import ModelPython  # late: most servers need none of it
 
             self.python = ModelPython(settings)
+        self._later_pythons: list[ModelPython] = []
         plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
         self.supervisor = Supervisor(
             plan,
@@ -69,8 +70,27 @@ class ModelService:
         dispatcher = self.dispatcher
         return not dispatcher.waiting and dispatcher.chats.idle and not self.supervisor.has_running_call()
 
+    async def find_python(self, settings: Settings) -> str:
+        """Return the interpreter for a model that is to be loaded anew, after building its environment if need be.
+
+        The environment is held until the end of the service. Raises ``EnvironmentFailed``, or ``SettingError``.
+        """
+        if not is_to_be_built(settings.workers.python):
+            return settings.workers.python
+        from backline.runtime.environments.prepare import ModelPython  # late: as above
+
+        python = ModelPython(settings)
+        self._later_pythons.append(python)
+        return await python.wait()
+
+    def close(self) -> None:
+        """Let go of the environments of the model."""
+        for python in (self.python, *self._later_pythons):
+            if python is not None:
+                python.close()
+
     def _replace(self, worker: Worker) -> None:
-        self.supervisor.replace(worker)
+        self.supervisor.recycle(worker, "memory_limit")
 
 
 @contextlib.asynccontextmanager
@@ -94,18 +114,14 @@ async def running(
     try:
         service = ModelService(settings, spec, payloads, launched, observer)
         async with asyncio.TaskGroup() as group:
-            if problem is None:
-                group.create_task(service.supervisor.run())
-            else:
-                service.supervisor.refuse(problem)
+            group.create_task(service.supervisor.run(problem=problem))
             try:
                 yield service
             finally:
                 await service.supervisor.stop()
                 # Whoever is still there, or comes, waits for nobody.
                 service.dispatcher.fail(ServerDraining("the server has stopped", retry_after=1))
-                if service.python is not None:
-                    service.python.close()
+                service.close()
     except BaseExceptionGroup as group:
         # What the caller's block raises should reach the caller as it was, not wrapped by our task group.
         if len(group.exceptions) == 1:

@@ -79,6 +79,7 @@ class WorkerPlan:
     python: str
     spec: dict[str, Any]
     payload_directory: str
+    generation: int = 1  # how many models the server has loaded, one after another
 
 
 class WorkerOwner(Protocol):
@@ -128,7 +129,8 @@ class Worker(asyncio.Protocol):
         self._answer_files = f"{plan.payload_directory}/answer-"
         self._batch_trace: BatchTrace | None = None
         self._unburdened = asyncio.Event()  # set when it has no call
-        self._plan = plan
+        self.plan = plan
+        self.takes_batches = False  # whether its model may be given several calls at once; the dispatcher's note
         self._owner = owner
         self._decoder = channel.FrameDecoder()
         self._transport: asyncio.WriteTransport | None = None
@@ -143,7 +145,7 @@ class Worker(asyncio.Protocol):
         """Start the process; return when it is gone and everything of it is cleaned up. Cancelling kills it."""
         try:
             self._status = StatusPage(str(self._status_path), create=True)
-            launched, self._launched = self._launched or launch(self._plan.python, self._plan.spec), None
+            launched, self._launched = self._launched or launch(self.plan.python, self.plan.spec), None
             self._process = WorkerProcess(launched)
             self.pid = self._process.pid
             # It was stopped, or given up, before there was a process.
@@ -153,7 +155,7 @@ class Worker(asyncio.Protocol):
             # A child process of the model may still hold a pipe open, so the wait for the last lines is bounded.
             await self._process.end_output(_LAST_OUTPUT_TIMEOUT)
         except OSError as exc:
-            self.death_reason = f"cannot start {self._plan.python}: {exc}"
+            self.death_reason = f"cannot start {self.plan.python}: {exc}"
             self.death_cause = "spawn"
         except Exception:  # a fault of ours ends this worker, which is replaced, and never the server
             logger.exception("worker %d: fault in the server's own code", self.number)
@@ -202,7 +204,7 @@ class Worker(asyncio.Protocol):
             self._status_path.unlink(missing_ok=True)
             if self._process is not None:
                 self._process.close()
-            for left in Path(self._plan.payload_directory).glob(f"answer-{self.pid}-*"):
+            for left in Path(self.plan.payload_directory).glob(f"answer-{self.pid}-*"):
                 left.unlink(missing_ok=True)
 
     async def stop(self, grace: float) -> None:
@@ -241,6 +243,17 @@ class Worker(asyncio.Protocol):
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what there is to know of it, for ``/stats/``."""
+        return {
+            "worker": self.number,
+            "pid": self.pid,
+            "state": (WorkerState.DRAINING if self.retiring else self.state).value,
+            "generation": self.plan.generation,
+            "answered": self.answered,
+            "model_calls": self.frames,
+        }
 
     # --- calls
 
@@ -325,7 +338,7 @@ class Worker(asyncio.Protocol):
         # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)
         self._change(WorkerState.LOADING)
-        attach = {"payload_directory": self._plan.payload_directory, "status_page": str(self._status_path)}
+        attach = {"payload_directory": self.plan.payload_directory, "status_page": str(self._status_path)}
         unsent = b"" if self._process is None else self._process.unsent
         self._transport.write(unsent + channel.encode_prefix(Kind.ATTACH, 0, attach, 0))
 

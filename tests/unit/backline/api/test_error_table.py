@@ -66,7 +66,7 @@ STATUSES = {
     502: {"backend_down", "backend_broken"},
     503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready", "too_many_connections"},
     504: {"deadline_exceeded", "backend_too_slow"},
-    513: {"load_failed", "config_error", "environment_failed"},
+    513: {"load_failed", "config_error", "environment_failed", "reload_failed"},
 }
 
 

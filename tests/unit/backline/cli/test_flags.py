@@ -28,7 +28,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """What the server is asked to serve: the command line ends where the server would start."""
     calls: Served = []
 
-    def serve(settings: Settings, folder: ModelFolder, listener: None, *, launched: None) -> run.Outcome:
+    def serve(settings: Settings, folder: ModelFolder, listener: None, **more: object) -> run.Outcome:
         calls.append((settings, folder))
         return run.Outcome.STOPPED
 

@@ -142,7 +142,7 @@ def test_a_worker_that_dies_while_its_replacement_waits_for_memory_is_replaced(
             await until(lambda: supervisor.count_serving() == 1)
             old = supervisor._slots[0].worker
             assert old is not None
-            supervisor.replace(old)
+            supervisor.recycle(old, "test")
             await until(lambda: bool(caplog.records))
             assert supervisor.count_serving() == 1
             old.kill("the test wants it dead", cause="test")
