@@ -4,6 +4,7 @@
 
     BacklineError
     ├── ConfigError              the operator: a flag, a variable, backline.toml or the model's metadata file
+    │   └── ParityError          two servers cannot be compared
     ├── ModelLoadFailed          the model's author: no worker could load the model
     │   └── EnvironmentFailed    the same: what the model's folder asks for cannot be installed
     ├── ReloadFailed             the same, while another model serves
@@ -207,3 +208,10 @@ class ClientTooSlow(RequestRefused):
     """The client sends its headers or its body too slowly, or stopped in the middle."""
 
     code = "client_too_slow"
+
+
+class ParityError(ConfigError):
+    """Two servers cannot be compared: one cannot be reached or started, or what was found cannot be kept.
+
+    It ends a command, and is never an answer.
+    """

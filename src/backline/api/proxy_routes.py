@@ -190,17 +190,20 @@ class DirectAccess(Endpoint):
         address = backend.address
         path, mount, base_path = self.place(scope, address)
         target = backend_target(path, scope["query_string"], mount=mount, base_path=base_path)
-        client = scope["client"]
-        headers = request_headers(
-            scope["headers"],
-            authority=address.authority,
-            client=client[0] if client else None,
-            scheme=b"https" if scope["scheme"] in ("https", "wss") else b"http",
-        )
+        headers = self._headers(scope, address.authority)
         observation = observation_of(scope)
         if observation is not None:
             headers = observation.asks_backend(scope, headers, address)
         return target, headers
+
+    def _headers(self, scope: Scope, authority: bytes) -> Headers:
+        client = scope["client"]
+        return request_headers(
+            scope["headers"],
+            authority=authority,
+            client=client[0] if client else None,
+            scheme=b"https" if scope["scheme"] in ("https", "wss") else b"http",
+        )
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Return the status that the handshake was answered with."""

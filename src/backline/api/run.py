@@ -72,7 +72,7 @@ def serve(
     with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True):
         for warning in folder.warnings:
             logger.warning("%s", warning)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_serve(settings, folder, listener, launched, reread))
 
 
@@ -130,7 +130,7 @@ async def _serve(
     state: ApiState = app.state.backline
     if state.extension is not None:
         _tell_extension(state.extension)
-    server = _Server(config, state, guard)
+    server = DrainingServer(config, state, guard)
     _calm_garbage_collector()
     announce(listening_text(settings, url))
     # uvicorn's way of saying that the lifespan did not start
@@ -158,7 +158,7 @@ def _name_of(settings: Settings) -> str | None:
 
 
 @contextlib.contextmanager
-def _hangup_reloads(server: _Server, state: ApiState) -> Iterator[None]:
+def _hangup_reloads(server: DrainingServer, state: ApiState) -> Iterator[None]:
     """Load the model anew on SIGHUP, as servers do; but stop where it says that the terminal was closed."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
         yield
@@ -187,7 +187,7 @@ class _ConnectionState(ServerState):
     leaving = False
 
 
-class _Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn's server, which drains before it closes anything, and ends with our exit code.
 
     ::
@@ -286,7 +286,7 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's factory where it is installed; ``None`` is asyncio's own loop."""
     try:
         import uvloop

@@ -20,6 +20,7 @@ class ExitCode(enum.IntEnum):
     OK = 0
     FAILURE = 1
     USAGE = 2
+    NOT_COMPARED = 3  # parity: neither the same nor different, as a comparison could not be made
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 

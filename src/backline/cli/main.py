@@ -28,6 +28,7 @@ COMMANDS = {
     "score": LazyCommand("backline.cli.score", "score", "Score a file of rows."),
     "validate": LazyCommand("backline.cli.validate", "validate", "Try a model on a sample before it is served."),
     "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
+    "parity": LazyCommand("backline.cli.parity", "parity", "Prove that one server answers like another."),
     "env": LazyCommand("backline.cli.env", "env", "Build, list and remove environments of models."),
     "config": LazyCommand("backline.cli.config", "config", "Show the settings and where each comes from."),
 }

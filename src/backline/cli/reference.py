@@ -16,6 +16,7 @@ _MEANINGS = {
     ExitCode.FAILURE: "a failure: a file of the model directory that cannot be used, a model that does not load, rows "
     "that cannot be scored",
     ExitCode.USAGE: "a mistake in how Backline was called: a flag, an environment variable, a path that is not there",
+    ExitCode.NOT_COMPARED: "parity: no comparison could be made; there 1 says that answers differ",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 

@@ -16,11 +16,9 @@ _HOP_BY_HOP = frozenset(
         b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
+_ABOUT_THE_CLIENT = (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"forwarded", b"via")
 # Not passed on by the loop: each needs a look, or is written anew.
-_LOOKED_AT = frozenset(
-    {*_HOP_BY_HOP, b"content-length", b"forwarded", b"host", b"via", b"x-forwarded-for", b"x-forwarded-host",
-     b"x-forwarded-proto"}
-)  # fmt: skip
+_LOOKED_AT = frozenset({*_HOP_BY_HOP, *_ABOUT_THE_CLIENT, b"content-length", b"host"})
 _WEBSOCKET = frozenset(
     {b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"sec-websocket-protocol",
      b"sec-websocket-accept"}
@@ -39,6 +37,24 @@ def request_headers(
     What other proxies have said about the client is kept and added to. Raises ``BadRequest`` where the length of the
     body is said in more than one way: the next one in the chain could read it the other way.
     """
+    passed, seen = _end_to_end(headers, authority)
+    _frame(passed, seen)
+    _tell_origin(passed, seen, client.encode() if client else b"unknown", scheme)
+    return passed
+
+
+def unchanged_headers(headers: Iterable[tuple[bytes, bytes]], *, authority: bytes) -> HeaderList:
+    """Return the headers for a server that is not to notice us: as ``request_headers``, with nothing added.
+
+    Raises ``BadRequest`` as that does.
+    """
+    passed, seen = _end_to_end(headers, authority)
+    _frame(passed, seen)
+    return passed + [(name, seen[name]) for name in _ABOUT_THE_CLIENT if name in seen]
+
+
+def _end_to_end(headers: Iterable[tuple[bytes, bytes]], authority: bytes) -> tuple[HeaderList, dict[bytes, bytes]]:
+    """Return what passes as it is, ``host`` first, and the values of the names that are looked at."""
     passed: HeaderList = [(b"host", authority)]
     seen: dict[bytes, bytes] = {}
     for header in headers:
@@ -57,9 +73,7 @@ def request_headers(
             passed = [header for header in passed if header[0] not in named or header[0] == b"host"]
             for name in named - {b"content-length", b"transfer-encoding", b"host"}:
                 seen.pop(name, None)
-    _frame(passed, seen)
-    _tell_origin(passed, seen, client.encode() if client else b"unknown", scheme)
-    return passed
+    return passed, seen
 
 
 def _frame(passed: HeaderList, seen: dict[bytes, bytes]) -> None:

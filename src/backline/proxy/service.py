@@ -246,8 +246,8 @@ class Backend:
 
 
 @contextlib.asynccontextmanager
-async def running_backend(settings: BackendSettings) -> AsyncIterator[Backend]:
-    """Open the pooled client for the block and watch whether the backend is ready."""
+async def running_backend(settings: BackendSettings, *, watched: bool = True) -> AsyncIterator[Backend]:
+    """Open the pooled client for the block, and where it is ``watched`` ask the backend whether it is ready."""
     assert settings.url is not None
     address = BackendAddress.parse(settings.url)
     websocket.prepare(address)
@@ -255,11 +255,12 @@ async def running_backend(settings: BackendSettings) -> AsyncIterator[Backend]:
     try:
         async with asyncio.TaskGroup() as group:
             backend = Backend(settings, client, group)
-            readiness = group.create_task(backend.watch_readiness())
+            readiness = group.create_task(backend.watch_readiness()) if watched else None
             try:
                 yield backend
             finally:
-                readiness.cancel()
+                if readiness is not None:
+                    readiness.cancel()
                 backend.close()
     except BaseExceptionGroup as exceptions:
         # What the caller's block raises should reach the caller as it was, not wrapped by our task group.

@@ -7,6 +7,7 @@ policy forbids both. So it opens offline, and what a server under test has answe
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -26,7 +27,7 @@ def escape(content: object) -> Html:
         return content
     if content is None:
         return Html()
-    return Html(html.escape(_printable(str(content))))
+    return Html(html.escape(printable(str(content))))
 
 
 def element(name: str, *content: object, **attributes: object) -> Html:
@@ -129,17 +130,12 @@ def page(title: str, *content: object, subtitle: object = "") -> str:
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def _printable(text: str) -> str:
-    # C0 controls have no place in HTML, and a lone surrogate none in UTF-8.
-    return "".join(
-        character
-        if character in "\t\n"
-        or (ord(character) >= 32 and not 0xD800 <= ord(character) <= 0xDFFF and character != "\x7f")
-        else "\ufffd"
-        for character in text.replace("\r\n", "\n")
-    )
+def printable(text: str) -> str:
+    """Return text that HTML and XML can hold: controls, lone surrogates and non-characters become U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _STYLE = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d8dee4; --ground: #fff; --raised: #f6f8fa;
         --good: #1a7f37; --bad: #b42318; --warn: #9a6700; --a: #0b5cad; --b: #c2410c; --c: #5a8f29; --d: #8e6bbf; }

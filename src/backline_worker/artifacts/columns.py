@@ -18,7 +18,8 @@ def align(data: DataFrame, predictor: Predictor, *, refuse_unknown: bool, target
     """Return the frame as the artifact takes it; nothing is cast, and a frame that fits is returned as it is.
 
     Further columns are left out, or refused with ``refuse_unknown``; the target's own column always may be there. An
-    artifact that was fitted without names gets the columns in the order in which they came.
+    artifact that was fitted without names gets the columns in the order in which they came, and so does one whose data
+    has no names.
     Raises ``SchemaMismatch``.
     """
     names = list(data.columns)
@@ -27,6 +28,10 @@ def align(data: DataFrame, predictor: Predictor, *, refuse_unknown: bool, target
         return _by_count(data, names, predictor.feature_count, target_name)
     if names == features:
         return data
+    if names == list(range(len(features))):  # values without names: they are told by their places
+        named = data.copy(deep=False)
+        named.columns = features
+        return named
     keys = [predictor.column_key(name) if isinstance(name, str) else name for name in names]
     columns: Dict[Any, Any] = dict(zip(keys, names))
     wanted = set(features)

@@ -1,5 +1,8 @@
 """JSON tables: records ``[{"a": 1}, ...]``, split form ``{"columns": [...], "data": [[...], ...]}``, and JSON lines.
 
+Both may be wrapped as MLflow's clients do it: ``dataframe_records``, ``dataframe_split``; and there are its two others,
+``instances`` and ``inputs``. Rows of theirs that have no names get their positions as names: 0, 1, 2.
+
 A null is a missing value: NaN, as in a CSV; a column without any value is a float column of NaN, in one row as in ten
 thousand. Nested values stay Python lists and dicts. An index in the split form is not used.
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 _WHAT = "the JSON"
 _WHAT_LINES = "the JSON lines"
 _FORMS = 'send a list of records [{"column": value, ...}, ...] or {"columns": [...], "data": [[...], ...]}'
+_WRAPPERS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _NAN = float("nan")
 _NUMBERS = ({float}, {int}, {bool})
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -46,9 +50,12 @@ class _Constant(ValueError):
 
 
 class Table(NamedTuple):
-    """The names of the columns, and a sequence of as many values for each row: what a document says, not yet typed."""
+    """The names of the columns, and a sequence of as many values for each row: what a document says, not yet typed.
 
-    names: List[str]
+    The names are texts, or the positions 0, 1, 2 where the document has none.
+    """
+
+    names: List[Any]
     rows: List[Sequence[Any]]
 
 
@@ -97,6 +104,8 @@ def _read(body: str, max_bytes: int) -> Table:
     if isinstance(document, list):
         return _from_records(document, "$[{}]", max_bytes)
     if isinstance(document, dict):
+        if not document.keys().isdisjoint(_WRAPPERS):
+            return _from_wrapper(document, max_bytes)
         return _from_split(document, max_bytes)
     raise DecodeError(f"the JSON is {_name(document)}, not a table; {_FORMS}")
 
@@ -335,6 +344,49 @@ def _refuse_lone_surrogates(document: Any, body: str) -> None:
         ) from exc
     except RecursionError as exc:
         raise DecodeError(f"the JSON is nested too deeply; {_FORMS}") from exc
+
+
+def _from_wrapper(document: Dict[str, Any], max_bytes: int) -> Table:
+    """Return the table of a document in one of MLflow's forms (its scoring protocol, "Accepted input formats")."""
+    if len(document) > 1:
+        found = ", ".join(sorted(str(key)[:40] for key in document))
+        raise DecodeError(f"the JSON has {found}; send exactly one of {', '.join(_WRAPPERS)}, and nothing beside it")
+    ((wrapper, content),) = document.items()
+    if wrapper == "dataframe_split" and isinstance(content, dict):
+        return _from_split(content, max_bytes)
+    if wrapper == "inputs" and isinstance(content, dict):
+        return _from_columns(content, max_bytes)
+    if wrapper == "dataframe_split" or not isinstance(content, list):
+        raise DecodeError(f"$.{wrapper} is {_name(content)}, which it cannot be; {_FORMS}")
+    if wrapper == "dataframe_records" or (content and isinstance(content[0], dict)):
+        return _from_records(content, "$." + wrapper + "[{}]", max_bytes)
+    return _from_positions(content, wrapper, max_bytes)
+
+
+def _from_columns(columns: Dict[str, Any], max_bytes: int) -> Table:
+    rows = {len(values) if isinstance(values, list) else -1 for values in columns.values()}
+    if len(rows) != 1 or -1 in rows:
+        raise DecodeError("$.inputs is an object whose values are not lists of one length, one for each column")
+    if rows == {0}:
+        raise EmptyBody("the JSON has no rows: the lists of $.inputs are empty")
+    _check_size(rows.pop(), len(columns), max_bytes)
+    return Table(list(columns), list(zip(*columns.values())))
+
+
+def _from_positions(rows: List[Any], wrapper: str, max_bytes: int) -> Table:
+    if not rows:
+        raise EmptyBody(f"the JSON has no rows: $.{wrapper} is empty")
+    if not any(isinstance(row, (list, dict)) for row in rows):
+        rows = [[row] for row in rows]
+    width = len(rows[0]) if isinstance(rows[0], list) else 0
+    for place, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != width or not width:
+            raise DecodeError(
+                f"$.{wrapper}[{place}] is not a row as the others are; send lists of one length, or records",
+                details={"row": place},
+            )
+    _check_size(len(rows), width, max_bytes)
+    return Table(list(range(width)), rows)
 
 
 def _from_records(records: List[Any], place: str, max_bytes: int) -> Table:

@@ -94,6 +94,15 @@ def test_pipeline_with_text_and_categories_gets_the_frame_as_it_is(tmp_path: Pat
     assert model.warm_up() is None  # a row of zeros is no row of this model
 
 
+def test_data_without_names_is_told_by_its_places(tmp_path: Path) -> None:
+    fitted = LinearRegression().fit(X, X["a"])
+    save(tmp_path, fitted)
+    nameless = X.set_axis(range(X.shape[1]), axis=1)
+    assert_exactly(load(tmp_path).predict_table(nameless), {"Predictions": fitted.predict(X)})
+    with pytest.raises(SchemaMismatch):
+        load(tmp_path).predict_table(nameless.iloc[:, :-1])
+
+
 def test_regression_anomaly_and_search_are_told_from_the_model(tmp_path: Path) -> None:
     regression = LinearRegression().fit(X, X["a"])
     save(tmp_path, regression)

@@ -30,6 +30,27 @@ def test_records_and_split_form_read_as_the_same_table() -> None:
     assert records["b"].tolist()[0] == "x" and math.isnan(records["b"].tolist()[1])
 
 
+MLFLOW_FORMS = (
+    b'{"dataframe_records": [{"a": 1, "b": 2.5}, {"a": 3, "b": 4}]}',
+    b'{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2.5], [3, 4]]}}',
+    b'{"instances": [{"a": 1, "b": 2.5}, {"a": 3, "b": 4}]}',
+    b'{"inputs": {"a": [1, 3], "b": [2.5, 4]}}',
+)
+
+
+@pytest.mark.parametrize("body", MLFLOW_FORMS)
+def test_the_forms_of_mlflow_read_as_the_same_table(body: bytes) -> None:
+    pd.testing.assert_frame_equal(decode(body, JSON), pd.DataFrame({"a": [1, 3], "b": [2.5, 4.0]}))
+
+
+@pytest.mark.parametrize("wrapper", ["instances", "inputs"])
+def test_rows_without_names_are_named_by_their_places(wrapper: str) -> None:
+    frame = decode(json.dumps({wrapper: [[1, 2.5], [3, 4]]}).encode(), JSON)
+    assert frame.columns.tolist() == [0, 1]
+    assert frame[1].tolist() == [2.5, 4.0]
+    assert decode(json.dumps({wrapper: [1, 2, 3]}).encode(), JSON)[0].tolist() == [1, 2, 3]
+
+
 def test_json_lines_read_as_records() -> None:
     body = '{"a": 1, "b": "x\u2028y"}\r\n\n{"b": "z", "a": 2}'.encode()
     for content_type, filename in (("application/x-ndjson", None), ("application/jsonl", None), ("", "x.jsonl")):
@@ -70,6 +91,17 @@ def test_of_repeated_keys_the_last_one_counts() -> None:
         (b'[{"a": 1}, null]', r"\$\[1\] is a null"),
         (b"[[1, 2]]", r"\$\[0\] is a list"),
         (b"3", "is a number, not a table"),
+        (b'{"instances": [[1]], "inputs": [[1]]}', "exactly one of"),
+        (b'{"instances": [[1]], "params": {"a": 1}}', "exactly one of"),
+        (b'{"instances": [[1], [1, 2]]}', r"\$\.instances\[1\] is not a row"),
+        (b'{"instances": [[1], 2]}', r"\$\.instances\[1\]"),
+        (b'{"instances": [[]]}', r"\$\.instances\[0\]"),
+        (b'{"instances": 3}', r"\$\.instances is a number"),
+        (b'{"dataframe_records": [[1]]}', r"\$\.dataframe_records\[0\] is a list"),
+        (b'{"dataframe_split": [[1]]}', r"\$\.dataframe_split is a list"),
+        (b'{"inputs": {"a": [1], "b": [1, 2]}}', "one length"),
+        (b'{"inputs": {"a": 1}}', "one length"),
+        (b'{"inputs": {}}', "one length"),
         (b'"x"', "is a string"),
         (b"[{}]", "no columns"),
         (b'{"columns": ["a", "b"], "data": [[1, 2], [1]]}', r"\$\.data\[1\] has 1 values where \$\.columns has 2"),
@@ -96,7 +128,19 @@ def test_what_is_no_table_is_refused_by_path(body: bytes, words: str) -> None:
         decode(body, JSON)
 
 
-@pytest.mark.parametrize("body", [b"", b"  ", b"\xef\xbb\xbf", b"[]", b'{"columns": ["a"], "data": []}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"  ",
+        b"\xef\xbb\xbf",
+        b"[]",
+        b'{"columns": ["a"], "data": []}',
+        b'{"instances": []}',
+        b'{"inputs": {"a": []}}',
+        b'{"dataframe_records": []}',
+    ],
+)
 def test_a_body_without_rows_is_empty(body: bytes) -> None:
     with pytest.raises(EmptyBody):
         decode(body, JSON)
