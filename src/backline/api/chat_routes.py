@@ -142,11 +142,10 @@ class _Events:
     def _error_event(self, exc: BacklineError) -> bytes:
         note_error(self._scope, exc)
         logger.error(
-            "stream broken off: %s: %s%s",
+            "stream broken off: %s: %s",
             exc.code,
             exc.message,
-            f"\n{trace}" if (trace := getattr(exc, "traceback", None)) else "",
-            extra={"request_id": self._request_id},
+            extra={"request_id": self._request_id, "trace": getattr(exc, "traceback", None)},
         )
         show = self._state.settings.server.show_stacktrace
         error = render_error(exc, family="openai", request_id=self._request_id, show_stacktrace=show)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.routing import Mount
 
 from backline.observe.access_log import log_request
+from backline.observe.gen_ai import ChatWatch, operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -47,6 +48,7 @@ class Observation:
     """What is seen of one request while it is answered."""
 
     __slots__ = (
+        "_chat",
         "_cycle", "_send", "body_bytes", "call", "cut_off", "error", "request_id", "seconds", "status", "trace"
     )  # fmt: skip
 
@@ -54,6 +56,7 @@ class Observation:
         self._send = send
         self._cycle: Any = getattr(send, "__self__", None)
         self.trace = trace
+        self._chat: ChatWatch | None = None
         self.status: int | None = None
         self.body_bytes = 0
         self.request_id: str | None = None
@@ -87,9 +90,37 @@ class Observation:
             return headers
         return self.trace.begin_backend(headers, scope.get("method", "GET"), address.host, address.port)
 
+    def read_along(self, chat: ChatWatch, receive: Receive) -> Receive:
+        """Watch a chat; return the ``receive`` to go on with."""
+        self._chat = chat
+
+        async def receive_along() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                chat.asked(message.get("body", b""))
+            return message
+
+        return receive_along
+
+    def end(self) -> None:
+        """The request is over: end its spans."""
+        trace, call = self.trace, self.call
+        if trace is None:
+            return
+        if call is not None:
+            trace.stages(call.queued, call.started, self.seconds, call.worked_on_by)
+        if self._chat is not None:
+            trace.describe_chat(self._chat)
+        trace.end(self.status, self.error, cut_off=self.cut_off)
+
     async def send(self, message: Message) -> None:
         """See ASGI."""
         kind = message["type"]
+        if self._chat is not None:
+            if kind == "http.response.body":
+                self._chat.answered(message.get("body", b""))
+            elif kind == "http.response.start":
+                self._chat.answer_begins(message.get("headers", ()))
         if kind == "http.response.body":
             if not self.body_bytes and self.trace is not None and message.get("more_body") and message.get("body"):
                 self.trace.event("first piece sent")
@@ -159,6 +190,10 @@ class Observed:
         else:
             observation = Observation(send, tracing.begin_request(scope, route, time.time_ns()))
             token = tracing.enter(cast("RequestTrace", observation.trace))
+            if observation.trace is not None and observation.trace.recording and scope.get("method") == "POST":
+                operation = operation_of(scope["path"])
+                if operation is not None:
+                    receive = observation.read_along(ChatWatch(operation, content=tracing.chat_content), receive)
         scope[_KEY] = observation
         try:
             await self._app(scope, receive, observation.send)
@@ -176,14 +211,13 @@ class Observed:
         return route
 
     def _end(self, observation: Observation, scope: Scope, route: str | None, began: float) -> None:
-        call, trace = observation.call, observation.trace
+        call = observation.call
         if route is None:
-            route = getattr(scope.get("route"), "path", None)  # FastAPI's own, such as /docs
+            route = getattr(scope.get("route"), "path", None)  # one of FastAPI's, with parameters in its path
+            if route is not None and observation.trace is not None:
+                observation.trace.found_route(route)
+        observation.end()
         worker = None if call is None else call.worked_on_by
-        if trace is not None:
-            if call is not None:
-                trace.stages(call.queued, call.started, observation.seconds, worker)
-            trace.end(observation.status, observation.error, cut_off=observation.cut_off)
         if self._logs_requests:
             queue = call.started - call.queued if call is not None and call.started else None
             log_request(

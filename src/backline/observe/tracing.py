@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, TracerProvider
 
     from backline.errors import BacklineError
+    from backline.observe.gen_ai import ChatWatch
 
 logger = logging.getLogger("backline.observe")
 
-_FLUSH_TIMEOUT = 5.0  # seconds for the last spans at the end
+_FLUSH_TIMEOUT = 2.0  # seconds for the last spans at the end
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _STAGES = (("decode", "decoded"), ("predict", "predicted"), ("encode", "encoded"))
 _redact = Redactor()
@@ -92,7 +93,7 @@ class Tracing:
         )
         if span.is_recording():
             span.set_attributes(_request_attributes(scope))
-        return RequestTrace(self, span, parent, began)
+        return RequestTrace(self, span, parent, began, name)
 
     def enter(self, request: RequestTrace) -> Any:
         """Make a request's span the current one of this task; return the token for ``leave``."""
@@ -193,9 +194,21 @@ class Tracing:
 class RequestTrace:
     """The span of one request, from its arrival to the last byte of its answer."""
 
-    __slots__ = ("_anchor", "_backend", "_began", "_carrier", "_ids", "context", "recording", "span", "tracing")
+    __slots__ = (
+        "_anchor",
+        "_backend",
+        "_began",
+        "_carrier",
+        "_ids",
+        "_method",
+        "context",
+        "recording",
+        "span",
+        "tracing",
+    )
 
-    def __init__(self, tracing: Tracing, span: Span, parent: Context, began: int) -> None:
+    def __init__(self, tracing: Tracing, span: Span, parent: Context, began: int, method: str) -> None:
+        self._method = method
         self.tracing = tracing
         self.span = span
         self.recording = span.is_recording()
@@ -238,6 +251,11 @@ class RequestTrace:
                 passed += seconds[stage]
                 self.span.add_event(event, timestamp=self._at(passed))
 
+    def found_route(self, route: str) -> None:
+        """Name the span by a route that was found late."""
+        self.span.set_attribute("http.route", route)
+        self.span.update_name(f"{self._method} {route}")
+
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event that has happened now."""
         if self.recording:
@@ -250,10 +268,15 @@ class RequestTrace:
         self._backend = self.tracing.begin_backend(self, method, host, port)
         return self.tracing.rewritten(headers, self.tracing.carrier(self._backend, self.context))
 
-    def describe_chat(self, attributes: Mapping[str, Any]) -> None:
+    def describe_chat(self, chat: ChatWatch) -> None:
         """Add what is known of a chat, to the span of whoever answers it: the backend's, or the request's own."""
-        if self.recording:
-            (self._backend or self.span).set_attributes(attributes)
+        attributes = chat.attributes()
+        if self._backend is None:
+            self.span.set_attributes({**attributes, "gen_ai.provider.name": "backline"})
+            return
+        # All that is known of a backend is that it speaks OpenAI's protocol.
+        self._backend.set_attributes({**attributes, "gen_ai.provider.name": "openai"})
+        self._backend.update_name(f"{chat.operation} {chat.model}" if chat.model else chat.operation)
 
     def end(self, status: int | None, error: BacklineError | None, *, cut_off: bool) -> None:
         """End the span.

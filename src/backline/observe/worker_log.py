@@ -6,7 +6,7 @@ import collections
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 logger = logging.getLogger("backline.worker")
 
@@ -18,14 +18,16 @@ _MARKER = re.compile(rb"\0(\d{1,20})")
 class WorkerLog:
     """The output of one worker, both pipes together.
 
-    ``request_of`` gives the request id of the client for an id of the channel. Lines over ``lines_per_second`` are
-    dropped and counted: a model that prints a million lines must not cost the other requests their latency. The last
-    lines are kept in ``tail``, for the message of a worker that died.
+    ``ids_of`` gives, for an id of the channel, ``request_id``, and where it is traced ``trace_id`` and ``span_id``.
+    Lines over ``lines_per_second`` are dropped and counted: a model that prints a million lines must not cost the other
+    requests their latency. The last lines are kept in ``tail``, for the message of a worker that died.
     """
 
-    def __init__(self, worker: int, *, lines_per_second: int, request_of: Callable[[int], str | None]) -> None:
+    def __init__(
+        self, worker: int, *, lines_per_second: int, ids_of: Callable[[int], Mapping[str, str] | None]
+    ) -> None:
         self._worker = worker
-        self._request_of = request_of
+        self._ids_of = ids_of
         self._rate = lines_per_second
         self._left = lines_per_second  # of the present second
         self._second_began = time.monotonic()
@@ -46,8 +48,7 @@ class WorkerLog:
             self.tail.append(raw[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace"))
         if not allowed:
             return
-        request_id = self._request_of(channel_id)
-        extra = {"worker": self._worker, "request_id": request_id}
+        extra = {"worker": self._worker, **(self._ids_of(channel_id) or {})}
         for raw in allowed:
             text = raw[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
             logger.info("%s", text, extra=extra)

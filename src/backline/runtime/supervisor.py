@@ -355,7 +355,7 @@ class Supervisor:
         """Build (not start) a worker for a slot; of the present plan if none is given."""
 
         def make_log(worker: Worker) -> WorkerLog:
-            return WorkerLog(number, lines_per_second=self._log_rate, request_of=worker.recent.get)
+            return WorkerLog(number, lines_per_second=self._log_rate, ids_of=worker.recent.get)
 
         owner: WorkerOwner = self._dispatcher
         launched = None

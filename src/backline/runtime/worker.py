@@ -34,7 +34,7 @@ from backline_worker.channel import Kind
 from backline_worker.status import StatusPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from backline.observe.tracing import BatchTrace
     from backline.observe.worker_log import WorkerLog
@@ -121,7 +121,8 @@ class Worker(asyncio.Protocol):
         self.died_working = False  # on a call that it had begun with
         self.retiring = False  # takes no further call; its replacement is on the way
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self.recent: dict[int, str] = {}  # channel id -> request id, for lines that arrive after the answer
+        # By the channel's id, what lines of output are logged with; also for those that arrive after the answer.
+        self.recent: dict[int, Mapping[str, str]] = {}
         self.log = make_log(self)
         self.started_at = time.monotonic()
         self.last_started = 0.0  # when it was given its last calls (time.monotonic)
@@ -274,7 +275,7 @@ class Worker(asyncio.Protocol):
             call.worked_on_by = self.number
         first = calls[0]
         others = f"+{len(calls) - 1}" if len(calls) > 1 else ""
-        self.recent[first.id] = first.request_id + others
+        self.recent[first.id] = _log_ids(first, others)
         if len(self.recent) > _RECENT_CALLS:
             del self.recent[next(iter(self.recent))]
         if len(calls) == 1:
@@ -312,7 +313,7 @@ class Worker(asyncio.Protocol):
         call.started, call.worked_on_by = time.monotonic(), self.number
         self.chats[call.id] = call
         self._unburdened.clear()
-        self.recent[call.id] = call.request_id
+        self.recent[call.id] = _log_ids(call)
         while len(self.recent) > _RECENT_CALLS + len(self.chats):
             del self.recent[next(iter(self.recent))]
         self._transport.write(_request_frame(call))
@@ -447,6 +448,11 @@ class Worker(asyncio.Protocol):
         if self.log.tail:
             text += "\nLast output of the worker:\n" + "\n".join(f"  {line}" for line in self.log.tail)
         return text
+
+
+def _log_ids(call: Call, others: str = "") -> Mapping[str, str]:
+    ids = {"request_id": call.request_id + others}
+    return ids if call.trace is None else {**ids, **call.trace.ids}
 
 
 def _request_frame(call: Call) -> bytes:

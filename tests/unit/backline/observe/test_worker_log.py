@@ -16,7 +16,9 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> WorkerLog:
     caplog.set_level(logging.DEBUG, logger="backline.worker")
-    return WorkerLog(3, lines_per_second=5, request_of={7: "seven", 8: "eight"}.get)
+    return WorkerLog(
+        3, lines_per_second=5, ids_of={7: {"request_id": "seven", "trace_id": "t7"}, 8: {"request_id": "eight"}}.get
+    )
 
 
 def test_lines_carry_the_request_of_the_marker_before_them(log: WorkerLog, caplog: pytest.LogCaptureFixture) -> None:

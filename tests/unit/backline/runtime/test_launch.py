@@ -89,7 +89,7 @@ def test_a_process_that_does_not_connect_in_time_is_not_left_running(
         plan = worker.WorkerPlan(python=str(script), spec={}, payload_directory=str(tmp_path))
 
         def make_log(made: worker.Worker) -> WorkerLog:
-            return WorkerLog(made.number, lines_per_second=1, request_of=made.recent.get)
+            return WorkerLog(made.number, lines_per_second=1, ids_of=made.recent.get)
 
         await worker.Worker(1, plan, Dispatcherless(), make_log).run()
 
@@ -124,7 +124,7 @@ def test_the_end_of_a_process_and_its_last_words_are_noticed(
 
     async def test() -> list[str]:
         process = WorkerProcess(launch.launch(str(write_script(tmp_path, ENDS)), {}))
-        log = WorkerLog(1, lines_per_second=10, request_of=lambda _: None)
+        log = WorkerLog(1, lines_per_second=10, ids_of=lambda _: None)
         async with asyncio.timeout(30):
             await process.read_output(log.reader(), log.reader())
             assert await process.exited == 7

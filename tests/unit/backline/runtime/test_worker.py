@@ -64,7 +64,7 @@ def with_worker(folder: Path, test: Callable[[Worker, Owner], None]) -> None:
         owner = Owner()
 
         def make_log(worker: Worker) -> WorkerLog:
-            return WorkerLog(worker.number, lines_per_second=1, request_of=worker.recent.get)
+            return WorkerLog(worker.number, lines_per_second=1, ids_of=worker.recent.get)
 
         worker = Worker(1, plan, owner, make_log)
         worker.connection_made(Transport())
