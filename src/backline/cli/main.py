@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": LazyCommand("backline.cli.serve", "serve", "Serve a model directory over HTTP."),
     "score": LazyCommand("backline.cli.score", "score", "Score a file of rows."),
     "validate": LazyCommand("backline.cli.validate", "validate", "Try a model on a sample before it is served."),
+    "doctor": LazyCommand("backline.cli.doctor", "doctor", "Look at what a model would be served on."),
     "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
     "parity": LazyCommand("backline.cli.parity", "parity", "Prove that one server answers like another."),
     "env": LazyCommand("backline.cli.env", "env", "Build, list and remove environments of models."),

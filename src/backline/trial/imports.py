@@ -56,6 +56,17 @@ def imports_of(folder: Path) -> tuple[list[Import], list[str]]:
     return sorted(found.values(), key=lambda each: each.module), problems
 
 
+def imports_of_file(path: Path) -> list[Import]:
+    """Return the modules that one file imports, relative ones left out. Raises ``SyntaxError``."""
+    tree = ast.parse(path.read_bytes(), str(path))
+    found: dict[str, Import] = {}
+    for module, line, optional, level in _imports(tree, optional=False):
+        top = module.partition(".")[0]
+        if not level and (top not in found or found[top].optional):
+            found[top] = Import(module=top, place=f"{path.name}:{line}", optional=optional)
+    return list(found.values())
+
+
 def _own(folder: Path, module: str) -> list[Path]:
     """Return the files of the folder that importing a module runs."""
     files = []
