@@ -44,6 +44,7 @@ class Kind(enum.IntEnum):
     BATCH = 6  # header: what several predictions have in common, id and size of each; payload: their bodies
     SCORE = 5  # header: a file to score, see backline_worker.score
     CANCEL = 8  # of a chat: nobody waits for it any more
+    REPORT = 10  # asks for METRICS, now
     CREDIT = 9  # of a stream; header: how many bytes of it have left the server
     HELLO = 16  # header: pid, python version, token; the first frame from the worker
     READY = 17  # header: description of the loaded model
@@ -55,6 +56,7 @@ class Kind(enum.IntEnum):
     PROGRESS = 22  # header: rows done and stage; of a load or of scoring a file
     STREAM = 24  # a chat is answered by a stream; header: content type; payload: its first bytes
     CHUNK = 25  # no header; payload: the next bytes of a stream, at most STREAM_WINDOW before they are credited
+    METRICS = 27  # header: what user code has counted since the last one; before an answer, after STOP, or asked for
     STREAM_END = 26  # header: timings; the stream is complete, or its chat was cancelled
 
 

@@ -23,10 +23,11 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple, Union
 
-from . import channel
+from . import channel, metrics
 from .channel import Kind
 from .errors import ModelLoadError, OutOfMemory, ReportedError
 from .output import Output
+from .prometheus_registry import PrometheusRegistry
 from .status import StatusPage
 from .tracing import Tracing
 from .types import Answer, Buffer, ModelSpec, Part, Request
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .chats import Chats, Ending
 
 EXIT_LOAD_FAILED = 3
+_ENDINGS = frozenset({Kind.ANSWER, Kind.ANSWERS, Kind.ERROR, Kind.STREAM_END})
 _PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
 _PR_SET_PDEATHSIG = 1
 
@@ -103,6 +105,8 @@ class _Connection:
         self._decoder = channel.FrameDecoder()
         self._frames: List[channel.Frame] = []
         self._lock: Optional[threading.Lock] = None
+        self._registry = PrometheusRegistry()
+        self._registry_lock = threading.Lock()
 
     def share(self) -> None:
         """From now on several threads send."""
@@ -141,10 +145,33 @@ class _Connection:
 
     def send(self, kind: Kind, request_id: int, header: Dict[str, Any], payload: Buffer = b"") -> None:
         prefix = channel.encode_prefix(kind, request_id, header, len(payload))
+        if kind in _ENDINGS:
+            # In one write with the answer, so that what was counted for it is known when it is, and never without it.
+            prefix = self._metrics() + prefix
         if len(payload) < 1 << 16:
             self.write(prefix + payload)
         else:
             self.write(prefix, payload)
+
+    def report(self) -> None:
+        """Send what user code has counted, also if it is nothing."""
+        header = self._report(now=True) or {"families": []}
+        with contextlib.suppress(ConnectionError):  # nobody is left to be told
+            self.write(channel.encode_prefix(Kind.METRICS, 0, {**header, "asked": True}, 0))
+
+    def _metrics(self) -> bytes:
+        header = self._report(now=False)
+        return channel.encode_prefix(Kind.METRICS, 0, header, 0) if header else b""
+
+    def _report(self, *, now: bool) -> Optional[Dict[str, Any]]:
+        report = metrics.take_report()
+        if "prometheus_client" in sys.modules:
+            with self._registry_lock:
+                more = self._registry.take_report(now=now)
+            if more:
+                report = report or {"families": []}
+                report["families"] += more
+        return report
 
 
 class _Worker:
@@ -216,12 +243,17 @@ class _Worker:
                 _tidy_up()
                 tidy = True
             frame = frames.receive()
-            if frame is None or frame.kind is Kind.STOP:
+            if frame is None:
+                return
+            if frame.kind is Kind.STOP:
+                self._connection.report()
                 return
             if frame.kind is Kind.REQUEST:
                 self._answer(frame)
             elif frame.kind is Kind.BATCH:
                 self._answer_batch(frame)
+            elif frame.kind is Kind.REPORT:
+                self._connection.report()
             elif frame.kind is Kind.PING:
                 self._connection.send(Kind.PONG, frame.request_id, {})
             elif frame.kind is Kind.SCORE:

@@ -107,7 +107,9 @@ class Endpoint:
             message = f"{type(exc).__name__} in the server; its log has more under this request's id"
             status = await self.respond_error(scope, send, BacklineError(message), request_id)
         finally:
-            self.observer.request_ended(self.route(scope), method, status, time.perf_counter() - begun, traceparent)
+            self.observer.request_ended(
+                self.route(scope), method, status, time.perf_counter() - begun, _trace(scope, traceparent)
+            )
 
     def route(self, scope: Scope) -> str:
         """Return the template of the route that a request has come by."""
@@ -146,6 +148,12 @@ class Endpoint:
     def _allow(self) -> bytes:
         allowed = [*self.methods, *(["HEAD"] if "GET" in self.methods else []), "OPTIONS"]
         return ", ".join(allowed).encode()
+
+
+def _trace(scope: Scope, given: bytes | None) -> bytes | None:
+    """Return the trace that a request belongs to: that of our own span where there is one."""
+    observation = observation_of(scope)
+    return given if observation is None else observation.traceparent or given
 
 
 async def respond(send: Send, status: int, headers: Headers, body: Buffer, request_id: str) -> int:

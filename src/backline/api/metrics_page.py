@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from backline.observe.exposition import Exposition
     from backline.runtime.service import ModelService
 
+_REPORT_TIMEOUT = 0.1  # seconds
 _WORKER_STATES = tuple(state.value for state in WorkerState if state is not WorkerState.DEAD)
 
 
@@ -31,6 +32,7 @@ class MetricsPage(Endpoint):
     def __init__(self, state: ApiState) -> None:
         super().__init__(state)
         self._exposition: Exposition | None = None
+        self._turn = asyncio.Lock()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
@@ -40,6 +42,9 @@ class MetricsPage(Endpoint):
         module: Any = await loop.run_in_executor(None, importlib.import_module, "backline.observe.exposition")
         if self._exposition is None:
             self._exposition = module.Exposition(self.state.metrics)
+        if self.state.service is not None:
+            async with self._turn:
+                await self.state.service.supervisor.collect_reports(_REPORT_TIMEOUT)
         workers = [] if self.state.service is None else self.state.service.supervisor.workers()
         seen = await loop.run_in_executor(None, _look_at_all, workers)
         assert self._exposition is not None

@@ -7,15 +7,25 @@ prometheus-client's families when somebody asks.
 
 from __future__ import annotations
 
+import re
 import time
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_TRACEPARENT_LENGTH = 55  # of version 00, the only one there is
-_SAMPLED = b"13579bdf"  # last digits of the flags with bit 0 set: the trace is kept somewhere, so it can be looked at
+# Bit 0 of the flags at the end says that the trace is kept somewhere, so that it can be looked at.
+_SAMPLED = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]")
+
+
+class Example(NamedTuple):
+    """A request to look at: its trace, and what was observed of it at which Unix time."""
+
+    trace_id: str
+    span_id: str
+    value: float
+    time: float
 
 
 class Histogram:
@@ -27,8 +37,8 @@ class Histogram:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
-        self.exemplars: dict[int, tuple[bytes, float, float]] | None = None
-        """Of each bucket the last observation of a sampled trace: ``traceparent``, value and Unix time."""
+        self.exemplars: dict[int, Example] | None = None
+        """Of each bucket the last observation of a sampled trace."""
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count ``times`` observations of the same value."""
@@ -38,7 +48,9 @@ class Histogram:
     def observe_traced(self, value: float, traceparent: bytes) -> None:
         """Count an observation, and keep its trace as the bucket's exemplar if it is sampled."""
         self.observe(value)
-        if len(traceparent) == _TRACEPARENT_LENGTH and traceparent[-1] in _SAMPLED:
+        found = _SAMPLED.fullmatch(traceparent)
+        if found is not None:
             if self.exemplars is None:
                 self.exemplars = {}
-            self.exemplars[bisect_left(self.bounds, value)] = (traceparent, value, time.time())
+            example = Example(found[1].decode(), found[2].decode(), value, time.time())
+            self.exemplars[bisect_left(self.bounds, value)] = example

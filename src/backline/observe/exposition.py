@@ -6,12 +6,11 @@ prometheus-client is imported here and nowhere else, and this module only when s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
@@ -23,10 +22,9 @@ from backline.observe.snapshot import BackendSeen, ModelSeen, Snapshot, WorkerSe
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from backline.observe.cells import Histogram
+    from backline.observe.cells import Example, Histogram
     from backline.observe.metrics import Metrics
-
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+    from backline.observe.user_metrics import UserFamily
 
 _Values = Mapping[tuple[str, ...], float | None]
 
@@ -77,6 +75,8 @@ class Exposition(Collector):
             yield from _of_model(snapshot.model, model)
         if snapshot.backend is not None:
             yield from _of_backend(snapshot.backend)
+        for name, user_family in self._metrics.user.families():
+            yield _of_user(name, user_family)
 
 
 def _of_model(seen: ModelSeen, model: tuple[str, ...]) -> Iterator[Metric]:
@@ -105,6 +105,28 @@ def _of_backend(seen: BackendSeen) -> Iterator[Metric]:
     yield _gauge(families.BACKEND_READY, (), {(): seen.ready})
     yield _gauge(families.BACKEND_IN_FLIGHT, (), {(): seen.in_flight})
     yield _gauge(families.BACKEND_LIMIT, (), {(): seen.limit})
+
+
+def _of_user(name: str, family: UserFamily) -> Metric:
+    if family.kind == "gauge":
+        gauge = GaugeMetricFamily(name, family.help, labels=(*family.labels, "worker"))
+        for labels, value in family.values.items():
+            gauge.add_metric(labels, value)
+        return gauge
+    if family.kind == "counter":
+        counter = CounterMetricFamily(name, family.help, labels=family.labels)
+        for labels, value in family.values.items():
+            counter.add_metric(labels, value)
+        return counter
+    if family.kind == "summary":
+        summary = SummaryMetricFamily(name, family.help, labels=family.labels)
+        for labels, (counts, total) in family.cells.items():
+            summary.add_metric(labels, int(counts[0]), total[0])
+        return summary
+    histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
+    for labels, (counts, total) in family.cells.items():
+        histogram.add_metric(labels, buckets_of(family.bounds, counts), total[0])
+    return histogram
 
 
 def _labels(family: Family) -> Sequence[str]:
@@ -137,7 +159,7 @@ def _histogram(family: Family, model: tuple[str, ...], cells: Mapping[tuple[str,
 def buckets_of(
     bounds: Sequence[float],
     counts: Sequence[float],
-    exemplars: Mapping[int, tuple[bytes, float, float]] | None = None,
+    exemplars: Mapping[int, Example] | None = None,
 ) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
     """Return cumulative buckets as prometheus-client wants them, of counts by bucket."""
     buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
@@ -146,16 +168,12 @@ def buckets_of(
         total += count
         bound = _number(bounds[place]) if place < len(bounds) else "+Inf"
         seen = None if exemplars is None else exemplars.get(place)
-        exemplar = None if seen is None else _exemplar(*seen)
-        buckets.append((bound, total) if exemplar is None else (bound, total, exemplar))
+        buckets.append((bound, total) if seen is None else (bound, total, _exemplar(seen)))
     return buckets
 
 
-def _exemplar(traceparent: bytes, value: float, time: float) -> Exemplar | None:
-    found = _TRACEPARENT.fullmatch(traceparent)
-    if found is None:
-        return None
-    return Exemplar({"trace_id": found[1].decode(), "span_id": found[2].decode()}, value, time)
+def _exemplar(seen: Example) -> Exemplar:
+    return Exemplar({"trace_id": seen.trace_id, "span_id": seen.span_id}, seen.value, seen.time)
 
 
 def _number(bound: float) -> str:

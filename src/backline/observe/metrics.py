@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backline.errors import DeadlineExceeded, RequestRefused
 from backline.observe import families
 from backline.observe.cells import Histogram
 from backline.observe.observer import Observer, StreamObserver
+from backline.observe.user_metrics import UserMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ class Metrics(Observer):
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.user = UserMetrics()
         self.streams_open: dict[str, int] = {}
         self.last_errors: collections.deque[ErrorSeen] = collections.deque(maxlen=_LAST_ERRORS)
         self._requests: dict[tuple[str, str, int], _Requests] = {}
@@ -173,12 +175,19 @@ class Metrics(Observer):
 
     def worker_ready(self, worker: int, start_seconds: float, load_seconds: float) -> None:
         """See ``Observer``."""
+        self.user.forget_gauges(worker)
         self._histogram(families.START_SECONDS).observe(start_seconds)
         self._histogram(families.LOAD_SECONDS).observe(load_seconds)
 
     def worker_ended(self, worker: int, cause: str) -> None:
         """See ``Observer``."""
         self._count(families.RESTARTS, cause)
+        self.user.forget_gauges(worker)
+
+    def worker_reported(self, worker: int, report: Mapping[str, Any], *, current: bool) -> None:
+        """See ``Observer``."""
+        for reason, times in self.user.take(worker, report, current=current).items():
+            self._count(families.USER_DROPPED, reason, by=times)
 
     # --- inside
 

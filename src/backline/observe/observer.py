@@ -82,8 +82,11 @@ class Observer:
     def worker_ended(self, worker: int, cause: str) -> None:
         """A worker has died, did not start, or is retired for a replacement. The end of the server is not told."""
 
-    def worker_reported(self, worker: int, report: Sequence[Any]) -> None:
-        """Metrics of the model's own code have come from a worker; see ``backline_worker.metrics`` for their form."""
+    def worker_reported(self, worker: int, report: Mapping[str, Any], *, current: bool) -> None:
+        """Metrics of the model's own code have come from a worker, in the form of ``backline_worker.metrics``, or not.
+
+        ``current`` says that no other worker has taken its place.
+        """
 
 
 SILENT = Observer()

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backline.errors import DeadlineExceeded, PoisonRequest, QueueFull, WorkerDied, WorkerReported
 from backline.observe.observer import SILENT
@@ -202,6 +202,10 @@ class Dispatcher:
         if not faults:  # looking for them takes many calls
             rows = sum(call.rows for call, _ in results)
             self._window.finished(now, answered=len(results), waiting=self.waiting, rows=rows, seconds=seconds)
+
+    def worker_reported(self, worker: Worker, report: dict[str, Any]) -> None:
+        """See ``WorkerOwner``."""
+        self._observer.worker_reported(worker.number, report, current=not worker.retiring)
 
     def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
         """See ``WorkerOwner``."""

@@ -150,6 +150,11 @@ class Supervisor:
         """All workers that have a process: also those that load, and those that retire."""
         return self._alive
 
+    async def collect_reports(self, seconds: float) -> None:
+        """Let the workers that are idle tell what user code has counted, for some ``seconds`` at most."""
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        await asyncio.gather(*(worker.report(seconds) for worker in workers))
+
     # --- life
 
     async def run(self, *, problem: ConfigError | None = None) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.runtime")
 
 _LAST_OUTPUT_TIMEOUT = 1.0  # seconds for the last lines after the process is gone
+_LAST_FRAMES_TIMEOUT = 0.5  # seconds for what is left in the channel: a child of the model may hold it open
 _CONNECT_TIMEOUT = 30.0
 _REAP_TIMEOUT = 1.0  # seconds for a process that was killed to be gone
 _RECENT_CALLS = 64
@@ -88,6 +89,9 @@ class WorkerOwner(Protocol):
     def calls_finished(self, worker: Worker, results: Results, seconds: float) -> None:
         """The worker has answered all its calls, after ``seconds``, and is free again."""
 
+    def worker_reported(self, worker: Worker, report: dict[str, Any]) -> None:
+        """User code in the worker has counted something; the report is as it came, so it may hold anything."""
+
     def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
         """The worker is dead, and these calls were in its hands, at ``stage``; ``"idle"``: not yet started."""
 
@@ -127,6 +131,8 @@ class Worker(asyncio.Protocol):
         self.started_at = time.monotonic()
         self.last_started = 0.0  # when it was given its last calls (time.monotonic)
         self._chats_at_once = 0
+        self._reported: asyncio.Future[None] | None = None
+        self._disconnected = asyncio.Event()
         self._answer_files = f"{plan.payload_directory}/answer-"
         self._batch_trace: BatchTrace | None = None
         self._unburdened = asyncio.Event()  # set when it has no call
@@ -170,6 +176,10 @@ class Worker(asyncio.Protocol):
             await process.read_output(self.log.reader(), self.log.reader())
             await process.connect(self, accept_timeout=_CONNECT_TIMEOUT)
             await asyncio.shield(process.exited)
+            # What it wrote last, after it was told to stop, may not be read yet.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_FRAMES_TIMEOUT):
+                    await self._disconnected.wait()
         finally:
             # Also on cancellation; and whatever the model started must not outlive it.
             self._signal(signal.SIGKILL)
@@ -290,6 +300,17 @@ class Worker(asyncio.Protocol):
             self._batch_trace.end(failure)
             self._batch_trace = None
 
+    async def report(self, seconds: float) -> None:
+        """Let an idle worker tell what user code has counted, for some ``seconds``; a busy one will with its answer.
+
+        Called by one task at a time.
+        """
+        if self.state is not WorkerState.READY or self._transport is None or self._transport.is_closing():
+            return
+        self._reported = asyncio.get_running_loop().create_future()
+        self._transport.write(channel.encode_prefix(Kind.REPORT, 0, {}, 0))
+        await asyncio.wait([self._reported], timeout=seconds)
+
     def takes_chats(self) -> bool:
         """Whether it can take one more chat now."""
         return (
@@ -356,6 +377,7 @@ class Worker(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         # The channel is gone, so the process is of no further use, even if it lives (a hook that closes descriptors).
         del exc
+        self._disconnected.set()
         if self.state not in (WorkerState.DEAD, WorkerState.DRAINING):
             self._change(WorkerState.DRAINING)
             self._signal(signal.SIGKILL)
@@ -376,6 +398,10 @@ class Worker(asyncio.Protocol):
                 if not self.ready.done():
                     record = frame.header
                     self.ready.set_exception(LoadRefused(record["message"], traceback=record["traceback"]))
+            case Kind.METRICS:
+                self._owner.worker_reported(self, frame.header)
+                if frame.header.get("asked") and self._reported is not None and not self._reported.done():
+                    self._reported.set_result(None)
             case Kind.HELLO | Kind.PONG:
                 pass
             case Kind.PROGRESS:

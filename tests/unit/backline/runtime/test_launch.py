@@ -8,7 +8,7 @@ import socket
 import sys
 import types
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -101,6 +101,9 @@ class Dispatcherless:
     chats = cast("Chats", None)
 
     def calls_finished(self, worker: worker.Worker, results: worker.Results, seconds: float) -> None:
+        raise AssertionError
+
+    def worker_reported(self, worker: worker.Worker, report: dict[str, Any]) -> None:
         raise AssertionError
 
     def calls_lost(self, worker: worker.Worker, calls: list[Call], stage: str) -> None:

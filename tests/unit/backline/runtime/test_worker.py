@@ -48,6 +48,9 @@ class Owner:
     def calls_finished(self, worker: Worker, results: Results, seconds: float) -> None:
         self.results += results
 
+    def worker_reported(self, worker: Worker, report: dict[str, Any]) -> None:
+        pass
+
     def calls_lost(self, worker: Worker, calls: list[Call], stage: str) -> None:
         pass
 
