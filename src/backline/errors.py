@@ -15,8 +15,8 @@
     ├── WorkerDied               accepted, and the worker died on it
     ├── WorkerReported           the worker answered with an error record (its ``code`` says which)
     └── BackendError             whoever runs the backend that requests are passed on to
-        ├── BackendDown, BackendBroken, BackendTooSlow
-        └── (RequestRefused) BackendBusy, ClientTooSlow
+        ├── BackendDown, BackendBroken, BackendTooSlow, BackendFailed
+        └── (RequestRefused) BackendBusy, BackendLoading, ClientTooSlow
 """
 
 from __future__ import annotations
@@ -196,6 +196,18 @@ class BackendTooSlow(BackendError):
     """The backend did not accept the connection, answer or go on in time."""
 
     code = "backend_too_slow"
+
+
+class BackendFailed(BackendError):
+    """The backend that we start has been given up: it does not get ready, or does not stay up."""
+
+    code = "backend_failed"
+
+
+class BackendLoading(RequestRefused):
+    """The backend that we start is not ready yet, or is being started again."""
+
+    code = "backend_loading"
 
 
 class BackendBusy(RequestRefused):

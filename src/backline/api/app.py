@@ -32,6 +32,7 @@ from backline.api.shutdown import Shutdown
 from backline.api.state import ApiState
 from backline.errors import BacklineError
 from backline.proxy.service import running_backend
+from backline.runtime.backend_process import BackendPlan, BackendState, running_backend_process
 from backline.runtime.reload import Reloader
 from backline.runtime.service import running
 from backline.runtime.supervisor import ModelState
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
+    from backline.proxy.service import Backend
+    from backline.runtime.backend_process import BackendProcess
     from backline.runtime.launch import Launched
 
 logger = logging.getLogger("backline.api")
@@ -48,6 +51,7 @@ logger = logging.getLogger("backline.api")
 _PROBES = frozenset(["/livez", "/readyz", "/ping", "/health"])
 
 OnOutcome = Callable[[ApiState, ModelState], None]
+OnBackendOutcome = Callable[[ApiState, BackendState], None]
 
 
 def create_app(
@@ -55,13 +59,15 @@ def create_app(
     folder: ModelFolder,
     *,
     on_outcome: OnOutcome,
+    on_backend_outcome: OnBackendOutcome,
     on_shutdown: Callable[[], None],
     launched: Launched | None = None,
     reread: Callable[[], ModelFolder] | None = None,
 ) -> Application:
     """Return the application that serves this model folder.
 
-    ``on_outcome`` is called once, when the first load has succeeded or failed; ``on_shutdown`` by ``/shutdown``.
+    ``on_outcome`` is called once, when the first load has succeeded or failed, and ``on_backend_outcome`` the same for
+    a backend that we start; ``on_shutdown`` by ``/shutdown``.
     ``launched``: see ``runtime.service.running``; ``reread``: see ``runtime.reload.Reloader``.
     """
     state = ApiState(settings, folder)
@@ -72,6 +78,12 @@ def create_app(
         async with contextlib.AsyncExitStack() as stack:
             if settings.backend.url is not None:
                 state.backend = await stack.enter_async_context(running_backend(settings.backend))
+                if settings.backend.command is not None and folder.problem is None:
+                    group = await stack.enter_async_context(asyncio.TaskGroup())
+                    process = await stack.enter_async_context(_backend_process(settings, state.backend))
+                    state.backend_process = process
+                    told = group.create_task(_report_backend_outcome(state, process, on_backend_outcome))
+                    stack.callback(told.cancel)
             if not settings.backend.sidecar:
                 service = running(
                     settings, folder.spec(), problem=folder.problem, launched=launched, observer=state.observer
@@ -137,6 +149,17 @@ def probe_paths(prefix: str) -> frozenset[str]:
     for probe in _PROBES:
         paths |= {f"{prefix}{probe}", f"{prefix}{probe}/"}
     return frozenset(paths)
+
+
+def _backend_process(settings: Settings, backend: Backend) -> contextlib.AbstractAsyncContextManager[BackendProcess]:
+    plan = BackendPlan.make(settings.backend, host=backend.address.host, port=backend.address.port)
+    return running_backend_process(
+        plan, settings.backend, backend, lines_per_second=settings.log.worker_lines_per_second
+    )
+
+
+async def _report_backend_outcome(state: ApiState, process: BackendProcess, on_outcome: OnBackendOutcome) -> None:
+    on_outcome(state, await asyncio.shield(process.first_outcome))
 
 
 async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backline.config.settings import Settings
-    from backline.errors import ConfigError, ModelLoadFailed
+    from backline.errors import BackendFailed, ConfigError, ModelLoadFailed
     from backline.runtime.supervisor import Supervisor
 
 
@@ -15,6 +16,8 @@ def listening_text(settings: Settings, url: str) -> str:
     """Return the line for a server that listens, and whose model or backend is still to come."""
     parts = [] if settings.backend.sidecar else [f"loading {settings.model.code_dir}"]
     if settings.backend.url is not None:
+        if settings.backend.command is not None:
+            parts.append(f"starting {PurePath(settings.backend.command[0]).name}")
         parts.append(f"/directAccess and /nim lead to {settings.backend.url}")
     return f"Listening on {url}  ({'; '.join(parts)})"
 
@@ -64,8 +67,8 @@ def try_line(settings: Settings, supervisor: Supervisor, url: str) -> str:
     return f"curl {url}/info/"
 
 
-def failure_text(failure: ModelLoadFailed | ConfigError, *, stays_up: bool) -> str:
-    """Return the lines for a model that could not be loaded."""
+def failure_text(failure: ModelLoadFailed | ConfigError | BackendFailed, *, stays_up: bool) -> str:
+    """Return the lines for a model that could not be loaded, or a backend that did not get ready."""
     text = f"Error: {failure.message}"
     traceback = getattr(failure, "traceback", None)
     if traceback:

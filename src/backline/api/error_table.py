@@ -380,6 +380,23 @@ _ROWS: Final = (
         retry_after=1,
     ),
     ErrorRow(
+        code="backend_loading",
+        status=503,
+        title="The backend is loading",
+        cause="The backend of --backend-command is not ready yet, or has died and is being started again.",
+        cure="Wait; /readyz/ says when it is ready, and the server's log has what the backend writes.",
+        example="the backend is still loading, for 42 s now\nLast output of the backend:\n  Loading weights: 40%",
+        retry_after=1,
+    ),
+    ErrorRow(
+        code="backend_failed",
+        status=513,
+        title="The backend is given up",
+        cause="The backend of --backend-command does not get ready, or dies too often to be started again.",
+        cure="The message has its last lines; mend the command or what it needs, and restart the server.",
+        example="the backend does not stay up: it ended before it was ready: exited with code 1",
+    ),
+    ErrorRow(
         code="backend_down",
         status=502,
         title="The backend is down",

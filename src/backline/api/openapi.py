@@ -79,6 +79,8 @@ _BACKEND: Final = (
     "draining",
     "client_too_slow",
     "backend_busy",
+    "backend_loading",
+    "backend_failed",
     "backend_down",
     "backend_broken",
     "backend_too_slow",
@@ -183,7 +185,7 @@ def _status_routes() -> list[_Route]:
         },
     }
     stopping = _json_answer("The server stops.", {"$ref": "#/components/schemas/Message"})
-    probes = (*_ALWAYS, *_READY, "backend_unready")
+    probes = (*_ALWAYS, *_READY, "backend_unready", "backend_loading", "backend_failed")
     return [
         _Route("get", "/", "root", status("Whether the server is up", ok, _ALWAYS)),
         _Route("get", "/livez/", "live", status("Whether the server is up, for liveness probes", ok, _ALWAYS)),

@@ -54,6 +54,8 @@ class ReadyProbe(Endpoint):
             serving, wanted = supervisor.count_serving(), min(workers.min_ready, workers.count)
             if serving < wanted:
                 raise ModelLoading(f"{serving} of {wanted} workers are ready (--min-ready)", retry_after=1)
+        if self.state.backend_process is not None:
+            self.state.backend_process.check_accepting()
         backend = self.state.backend
         if backend is not None and backend.unready is not None:
             raise BackendUnready(f"the backend {backend.address.url} is not ready: {backend.unready}")
@@ -91,6 +93,14 @@ class Stats(Endpoint):
             content["model_state"] = service.supervisor.state.value
         if backend is not None:
             content["backend"] = {"in_flight": backend.in_flight, "ready": backend.unready is None}
+            process = self.state.backend_process
+            if process is not None:
+                content["backend"] |= {
+                    "pid": process.pid,
+                    "state": process.state.value,
+                    "restarts": process.restarts,
+                    "resident_bytes": 0 if process.pid is None else resident_bytes(process.pid),
+                }
         return await respond_json(send, 200, content, request_id)
 
 
@@ -109,7 +119,7 @@ class Info(Endpoint):
         predictor = model.get("library") or ("custom code" if model.get("hooks") else None)
         metadata = dict(folder.raw_metadata)
         failure = supervisor.failure if supervisor else None
-        backend = self.state.backend
+        backend, process = self.state.backend, self.state.backend_process
         return {
             "server": "backline",
             "version": __version__,
@@ -129,7 +139,7 @@ class Info(Endpoint):
             "python": platform.python_version(),
             "workers": self.state.settings.workers.count if supervisor else 0,
             "extension": self._extension(),
-            "backend": None if backend is None else {"url": backend.address.url, "unready": backend.unready},
+            "backend": None if backend is None else {**backend.describe(), "process": process and process.describe()},
         }
 
     def _extension(self) -> dict[str, Any] | None:

@@ -184,6 +184,8 @@ class DirectAccess(Endpoint):
             raise self.no_backend()
         if self.state.draining:
             raise ServerDraining("the server is shutting down; send the request to another one", retry_after=1)
+        if self.state.backend_process is not None:
+            self.state.backend_process.check_accepting()
         return backend
 
     def _head(self, scope: Scope, backend: Backend) -> tuple[bytes, Headers]:

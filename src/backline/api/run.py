@@ -29,6 +29,7 @@ from backline.api.observed import observe
 from backline.errors import ServerDraining
 from backline.observe.logs import announce, logging_to_stderr
 from backline.observe.tracing import open_tracing
+from backline.runtime.backend_process import BackendState
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
@@ -99,10 +100,31 @@ async def _serve(
             failed = True
             server.should_exit = True
 
+    def report_backend(state: ApiState, outcome: BackendState) -> None:
+        nonlocal failed
+        process = state.backend_process
+        assert process is not None
+        if outcome is BackendState.READY:
+            announce(f"The backend is ready after {process.load_seconds:.1f} s  (pid {process.pid})")
+            return
+        assert process.failure is not None
+        announce(failure_text(process.failure, stays_up=settings.server.with_error_server))
+        if not settings.server.with_error_server:
+            failed = True
+            server.should_exit = True
+
     def shut_down() -> None:
         server.drain()
 
-    app = create_app(settings, folder, on_outcome=report, on_shutdown=shut_down, launched=launched, reread=reread)
+    app = create_app(
+        settings,
+        folder,
+        on_outcome=report,
+        on_backend_outcome=report_backend,
+        on_shutdown=shut_down,
+        launched=launched,
+        reread=reread,
+    )
     tracing = open_tracing()
     prefix = settings.server.url_prefix
     guard = Guard(

@@ -62,11 +62,6 @@ COMPATIBLE_FLAGS = (
     CompatibleFlag(
         flag="--skip-deps-install", instead="nothing is installed unless --env auto asks for it", takes_value=False
     ),
-    CompatibleFlag(
-        flag="--gpu-predictor",
-        instead="start the inference server by itself and name it with --backend",
-        commands=("serve",),
-    ),
     CompatibleFlag(flag="--user-secrets-mount-path", instead="use --runtime-params-file to hand the model credentials"),
     CompatibleFlag(flag="--user-secrets-prefix", instead="use --runtime-params-file to hand the model credentials"),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -19,6 +21,7 @@ from backline.cli.loading import load_for_server
 from backline.config.model_folder import ModelFolder
 from backline.config.python import is_to_be_built
 from backline.proxy.choose import check_client
+from backline.runtime.backend_process import check_command
 from backline.runtime.launch import Launched, launched_early
 
 
@@ -32,9 +35,11 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     """
     signal.signal(signal.SIGTERM, _stop_early)
     folder, reread = load_for_server(ctx, values)
+    folder = _with_backend_port(folder)
     server = folder.settings.server
     if folder.settings.backend.url is not None:
         check_client(folder.settings.backend)
+        check_command(folder.settings.backend)
     with listen(server.host, server.port) as listener, _first_worker(folder) as launched:
         # Late: the web framework takes long to import, and the worker is on its way.
         with _collector_at_rest():
@@ -52,6 +57,17 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
 def _stop_early(number: int, frame: FrameType | None) -> NoReturn:
     """End in good order, with what has been opened closed again; the running server has a handler of its own."""
     sys.exit(ExitCode.OK)
+
+
+def _with_backend_port(folder: ModelFolder) -> ModelFolder:
+    """Take a free port for a backend whose command has a place for one, where no address is given."""
+    backend = folder.settings.backend
+    if backend.command is None or backend.url is not None:
+        return folder
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    settings = dataclasses.replace(folder.settings, backend=dataclasses.replace(backend, url=url))
+    return dataclasses.replace(folder, settings=settings)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,6 +193,27 @@ def parse_backend_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
+def parse_command(text: str) -> tuple[str, ...]:
+    """Return the words of a command line, split and unquoted as a shell does. Raises ``ValueProblem``."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as exc:
+        raise ValueProblem(f"{text!r} is no command: {str(exc).lower()}", "close what is open") from None
+    return _checked_command(words)
+
+
+def _command_from_toml(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return _checked_command(tuple(value))
+    return parse_command(_text(value))
+
+
+def _checked_command(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words or not words[0].strip():
+        raise ValueProblem("the command is empty", 'give a program and its arguments, such as "vllm serve MODEL"')
+    return words
+
+
 def _show_text(value: Any) -> str:
     return value if isinstance(value, str) and value else '""' if value == "" else str(value)
 
@@ -249,6 +271,13 @@ URL_PREFIX = Kind(
 )
 BACKEND_URL = Kind(
     name="a URL", metavar="URL", parse=parse_backend_url, from_toml=lambda value: parse_backend_url(_text(value))
+)
+COMMAND = Kind(
+    name="a command",
+    metavar="COMMAND",
+    parse=parse_command,
+    from_toml=_command_from_toml,
+    show=lambda value: shlex.join(value) if value else "none",
 )
 ADDRESS = Kind(
     name="host:port",

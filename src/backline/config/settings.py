@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from backline.config.backend_kinds import BACKEND_KINDS
 from backline.config.kinds import (
     ADDRESS,
     BACKEND_URL,
+    COMMAND,
     DURATION,
     INTEGER,
     LABELS,
@@ -430,15 +432,68 @@ class LimitSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSettings:
-    """The LLM backend that ``/directAccess`` and ``/nim`` lead to."""
+    """The LLM backend that ``/directAccess``, ``/nim`` and, where no hook answers them, the OpenAI routes lead to."""
 
     url: str | None = setting(
         None,
         BACKEND_URL,
-        "The address of a running LLM backend (NIM, vLLM, any HTTP server): /directAccess/... and /nim/... are passed "
-        "on to it. Without DIR nothing else is served.",
+        "The address of an LLM backend (NIM, vLLM, any HTTP server): /directAccess/... and /nim/... are passed on to "
+        "it, and so are the OpenAI routes that no hook answers. Without DIR nothing else is served.",
         flags=("--backend",),
         show_none="none",
+        commands=_SERVE,
+    )
+    kind: str | None = setting(
+        None,
+        choice(*BACKEND_KINDS),
+        "What the backend is: sets the paths that say whether it is ready, and the port where neither --backend nor "
+        "{port} in --backend-command says it.",
+        flags=("--backend-kind", "--gpu-predictor"),
+        show_none="not given",
+        commands=_SERVE,
+    )
+    command: tuple[str, ...] | None = setting(
+        None,
+        COMMAND,
+        "A command that starts the backend: Backline runs it, without a shell, restarts it when it dies and stops it "
+        "at its own end. {port} in it becomes the port of --backend, or a free one.",
+        flags=("--backend-command",),
+        commands=_SERVE,
+    )
+    start_timeout: float = setting(
+        1800.0,
+        DURATION,
+        "With --backend-command: how long the backend may take from its start until it is ready.",
+        flags=("--backend-start-timeout",),
+        least=0.1,
+        most=_DAY,
+        commands=_SERVE,
+    )
+    stop_timeout: float = setting(
+        20.0,
+        DURATION,
+        "With --backend-command: how long the backend may take to stop before it is killed.",
+        flags=("--backend-stop-timeout",),
+        least=0,
+        most=_DAY,
+        commands=_SERVE,
+    )
+    max_restarts: int = setting(
+        5,
+        INTEGER,
+        "With --backend-command: how many failed starts in a row make the backend failed.",
+        flags=("--backend-max-restarts",),
+        least=0,
+        most=1000,
+        commands=_SERVE,
+    )
+    restart_backoff: float = setting(
+        0.5,
+        DURATION,
+        "With --backend-command: the wait before a second restart; it doubles with each further one, up to 30 s.",
+        flags=("--backend-restart-backoff",),
+        least=0,
+        most=30,
         commands=_SERVE,
     )
     sidecar: bool = setting(
@@ -453,8 +508,8 @@ class BackendSettings:
     ready_path: str | None = setting(
         None,
         TEXT,
-        "The path that the backend answers with 2xx when it is ready, such as /v1/health/ready (NIM) or /health (vLLM)."
-        " Without one, any answer below 500 to GET / will do.",
+        "The path that the backend answers with 2xx when it is ready, below the path of --backend. Without one, that "
+        "of --backend-kind; without that, any answer below 500 to GET / will do.",
         flags=("--backend-ready-path",),
         show_none="none",
         commands=_SERVE,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backline.config import toml_file
+from backline.config.backend_kinds import BACKEND_KINDS
 from backline.config.kinds import labels_from_lines, split_labels
 from backline.config.metadata_file import MetadataFile, read_metadata_file
 from backline.config.option import Option
@@ -39,6 +40,9 @@ WORKERS_PARAMETER = "CUSTOM_MODEL_WORKERS"
 
 SIDECAR_BACKEND = "http://localhost:8000"
 """The backend of a sidecar that names none: where the documented inference container listens."""
+
+PORT = "{port}"
+"""What stands for the backend's port in the command that starts it."""
 
 OUR_PREFIX = "BACKLINE_"
 
@@ -127,8 +131,7 @@ def load_settings(
     chosen.update(_choose_class_labels(layers, chosen))
     _derive_target_type(chosen)
     _check_target(chosen, warnings)
-    if chosen["backend.sidecar"].value and chosen["backend.url"].value is None:
-        chosen["backend.url"] = _Found(SIDECAR_BACKEND, Source("derived", "--sidecar"), here)
+    _derive_backend(chosen, here)
     return Resolved(
         settings=_build(chosen),
         sources={name: found.source for name, found in chosen.items()},
@@ -230,10 +233,43 @@ def _spread_address(layer: _Layer) -> _Layer:
 def _derive_sidecar(flags: _Layer, environment: _Layer, here: Path) -> None:
     """A backend and no model directory: only pass requests on; the directory is where we are, and is not read."""
     layers = [flags, environment]
-    url, sidecar = _first(layers, "backend.url"), _first(layers, "backend.sidecar")
-    if _first(layers, "model.code_dir") is None and (url is not None or (sidecar is not None and sidecar.value)):
+    sidecar = _first(layers, "backend.sidecar")
+    named = any(_first(layers, f"backend.{name}") is not None for name in ("url", "kind", "command"))
+    if _first(layers, "model.code_dir") is None and (named or (sidecar is not None and sidecar.value)):
         flags.setdefault("backend.sidecar", _Found(True, Source("derived", "no model directory"), here))
         flags["model.code_dir"] = _Found(here, Source("derived", "no model directory"), here)
+
+
+def _derive_backend(chosen: dict[str, _Found], here: Path) -> None:
+    """Say where the backend is, where it is not named: where its kind listens, or a sidecar's does.
+
+    With ``{port}`` in its command a free port is taken when it is started.
+    """
+    url, kind, command = (chosen[f"backend.{name}"] for name in ("url", "kind", "command"))
+    sidecar = chosen["backend.sidecar"]
+    if command.value and sidecar.value and sidecar.source.kind != "derived":
+        raise SettingError(
+            "a sidecar starts no backend, as that is somebody else's",
+            where=f"{command.source} and {sidecar.source}",
+            mend="drop one of the two",
+            usage=command.source.is_usage,
+        )
+    if url.value is not None or (command.value and any(PORT in word for word in command.value)):
+        return
+    port = BACKEND_KINDS[kind.value].port if kind.value else None
+    if port is not None:
+        source = Source("derived", str(kind.source))
+        chosen["backend.url"] = _Found(f"http://localhost:{port}", source, here)
+    elif command.value or kind.value:
+        needed = command if command.value else kind
+        raise SettingError(
+            "it is not said where the backend listens",
+            where=str(needed.source),
+            mend="put {port} in the command, or name the address with --backend" if command.value else "add --backend",
+            usage=needed.source.is_usage,
+        )
+    elif sidecar.value:
+        chosen["backend.url"] = _Found(SIDECAR_BACKEND, Source("derived", "--sidecar"), here)
 
 
 def _code_dir(model_dir: Path | str | None, flags: _Layer, environment: _Layer, here: Path) -> _Found:

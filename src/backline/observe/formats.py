@@ -41,7 +41,7 @@ class TextFormat:
             return message
         worker = getattr(record, "worker", None)
         request_id = getattr(record, "request_id", None)
-        where = "" if worker is None else f" [worker {worker}]"
+        where = "" if worker is None else f" [{worker}]" if isinstance(worker, str) else f" [worker {worker}]"
         where += "" if request_id is None else f" [{request_id}]"
         time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = record.levelname.lower()

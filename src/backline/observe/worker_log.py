@@ -16,7 +16,7 @@ _MARKER = re.compile(rb"\0(\d{1,20})")
 
 
 class WorkerLog:
-    """The output of one worker, both pipes together.
+    """The output of one worker, or of what has a name instead of a number, both pipes together.
 
     ``ids_of`` gives, for an id of the channel, ``request_id``, and where it is traced ``trace_id`` and ``span_id``.
     Lines over ``lines_per_second`` are dropped and counted: a model that prints a million lines must not cost the other
@@ -24,7 +24,7 @@ class WorkerLog:
     """
 
     def __init__(
-        self, worker: int, *, lines_per_second: int, ids_of: Callable[[int], Mapping[str, str] | None]
+        self, worker: int | str, *, lines_per_second: int, ids_of: Callable[[int], Mapping[str, str] | None]
     ) -> None:
         self._worker = worker
         self._ids_of = ids_of

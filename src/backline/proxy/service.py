@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from backline.config.backend_kinds import BACKEND_KINDS
 from backline.errors import BackendBusy, BackendDown, BackendError, BackendTooSlow, BacklineError, ClientTooSlow
 from backline.proxy import websocket
 from backline.proxy.choose import make_client
@@ -25,6 +26,7 @@ logger = logging.getLogger("backline.proxy")
 _TICK = 0.1  # seconds; also the longest time until it is looked whether the client is still there
 _READY_INTERVAL = 5.0  # seconds between two looks at a backend that is ready
 _UNREADY_INTERVAL = 1.0
+_SOON = 0.05  # seconds until the second look after something has happened; each further pause is twice as long
 _READY_TIMEOUT = 5.0
 _MAX_READY_BODY = 64 << 10
 
@@ -133,6 +135,10 @@ class Backend:
         self._sockets = 0
         self._timer: asyncio.TimerHandle | None = None
         self._look = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._awaited = settings.command is not None
+        self._pause = _UNREADY_INTERVAL
+        self._starts = 0  # of the backend, as far as we are told: an answer of the one before counts for nothing
 
     @property
     def idle(self) -> bool:
@@ -179,9 +185,23 @@ class Backend:
         for exchange in tuple(self._exchanges):
             exchange.give_up_upload(failure)
 
+    async def wait_ready(self) -> None:
+        """Return when the backend, as it is from now on, has said that it is ready."""
+        self._awaited = True
+        self._pause = _SOON
+        self._look.set()
+        await self._ready.wait()
+
+    def note_gone(self, reason: str) -> None:
+        """The backend's process is gone: whatever was known of its readiness is void."""
+        self._starts += 1
+        self.unready = reason
+        self._ready.clear()
+
     def suspect(self) -> None:
         """Look at once whether the backend is ready: a request has found it down."""
-        self._look.set()
+        if self.unready is None:
+            self._look.set()
 
     def _check_room(self) -> None:
         if self.in_flight >= self.settings.connections:
@@ -200,22 +220,36 @@ class Backend:
         """Ask the backend, over and over, whether it is ready; never returns."""
         first = True
         while True:
+            self._look.clear()
+            starts = self._starts
             unready = await self._ask_ready()
-            if first or (unready is None) is not (self.unready is None):
+            if starts != self._starts:
+                continue
+            changed = first or (unready is None) is not (self.unready is None)
+            if changed and not self._awaited:  # who waits for it will tell
                 if unready is None:
                     logger.info("the backend %s is ready", self.address.url)
                 else:
                     logger.warning("the backend %s is not ready: %s", self.address.url, unready)
             first = False
             self.unready = unready
-            self._look.clear()
+            if unready is None:
+                self._awaited = False
+                self._ready.set()
+            else:
+                self._ready.clear()
+            pause = _READY_INTERVAL if unready is None else self._pause
+            self._pause = min(_UNREADY_INTERVAL, self._pause * 2)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_READY_INTERVAL if unready is None else _UNREADY_INTERVAL):
+                async with asyncio.timeout(pause):
                     await self._look.wait()
 
     async def _ask_ready(self) -> str | None:
-        path = self.settings.ready_path or "/"
-        target = self.address.base_path + b"/" + path.lstrip("/").encode()
+        kind = BACKEND_KINDS.get(self.settings.kind or "")
+        asked = self.settings.ready_path
+        path = asked or (kind.ready_path if kind else "/")
+        base = self.address.root_path if kind and not asked else self.address.base_path
+        target = base + b"/" + path.lstrip("/").encode()
         headers = [(b"host", self.address.authority), (b"user-agent", b"backline"), (b"accept", b"*/*")]
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
@@ -235,8 +269,26 @@ class Backend:
         except Exception as exc:  # it must not take the group, and with it the server, along
             logger.exception("fault in the server's own code: the backend cannot be asked whether it is ready")
             return f"GET {path}: {type(exc).__name__} in the server; its log has more"
-        good = 200 <= answer.status < 300 if self.settings.ready_path else answer.status < 500
+        good = 200 <= answer.status < 300
+        if kind and not asked:
+            good = good or (kind.asks_for_key and answer.status in (401, 403))
+        elif not asked:
+            good = answer.status < 500
         return None if good else f"GET {path} was answered {answer.status}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what there is to know, for ``/info/``."""
+        kind = BACKEND_KINDS.get(self.settings.kind or "")
+        url = f"{self.address.scheme}://{self.address.authority.decode()}{self.address.root_path.decode()}"
+        metrics = kind.metrics if kind else None
+        if metrics and metrics.startswith(":"):
+            url = f"{self.address.scheme}://{self.address.host}"
+        return {
+            "url": self.address.url,
+            "kind": self.settings.kind,
+            "unready": self.unready,
+            "metrics": f"{url}{metrics}" if metrics else None,
+        }
 
     def close(self) -> None:
         """Stop watching; what is under way is cancelled by who owns its task."""

@@ -64,9 +64,17 @@ STATUSES = {
     429: {"client_over_share"},
     431: {"head_too_large"},
     502: {"backend_down", "backend_broken"},
-    503: {"queue_full", "loading", "draining", "backend_busy", "backend_unready", "too_many_connections"},
+    503: {
+        "queue_full",
+        "loading",
+        "draining",
+        "backend_busy",
+        "backend_loading",
+        "backend_unready",
+        "too_many_connections",
+    },
     504: {"deadline_exceeded", "backend_too_slow"},
-    513: {"load_failed", "config_error", "environment_failed", "reload_failed"},
+    513: {"load_failed", "config_error", "environment_failed", "reload_failed", "backend_failed"},
 }
 
 
