@@ -15,7 +15,7 @@
     ├── WorkerDied               accepted, and the worker died on it
     ├── WorkerReported           the worker answered with an error record (its ``code`` says which)
     └── BackendError             whoever runs the backend that requests are passed on to
-        ├── BackendDown, BackendBroken, BackendTooSlow, BackendFailed
+        ├── BackendDown, BackendBroken, BackendTooSlow, BackendFailed, GenerationFailed
         └── (RequestRefused) BackendBusy, BackendLoading, ClientTooSlow
 """
 
@@ -202,6 +202,17 @@ class BackendFailed(BackendError):
     """The backend that we start has been given up: it does not get ready, or does not stay up."""
 
     code = "backend_failed"
+
+
+class GenerationFailed(BackendError):
+    """The backend did not give a text for a row, which ``place`` names."""
+
+    code = "generation_failed"
+
+    def place(self, row: int, rows: int) -> None:
+        """Say in the message which row it was, counted from 1."""
+        self.message = f"row {row} of {rows}: {self.message}"
+        self.args = (self.message,)
 
 
 class BackendLoading(RequestRefused):

@@ -16,7 +16,7 @@ from .contract.hooks import Hooks, find_custom, import_custom
 from .contract.metadata import MetadataError, ModelMetadata, parse_metadata
 from .contract.resolve_target import resolve_target
 from .contract.runtime_params import parse_definitions, resolve
-from .contract.target_types import Target
+from .contract.target_types import Target, TargetType
 from .errors import ModelLoadError
 from .types import ModelSpec
 
@@ -38,6 +38,7 @@ class LoadedFolder:
     artifact: Optional[str]
     target: Target
     notes: Sequence[str]
+    generates: bool = False
 
 
 def load_folder(spec: ModelSpec) -> LoadedFolder:
@@ -46,6 +47,8 @@ def load_folder(spec: ModelSpec) -> LoadedFolder:
     Afterwards ``sys.path`` starts with the folder, runtime parameters are in the environment, and ``custom`` and the
     import shim are importable.
     """
+    if not spec.code_dir:
+        return _no_folder(spec)
     code_dir = os.path.abspath(spec.code_dir)
     if not os.path.isdir(code_dir):
         raise ModelLoadError("there is no model folder {}".format(code_dir))
@@ -58,9 +61,18 @@ def load_folder(spec: ModelSpec) -> LoadedFolder:
         shim.install()
         path = find_custom(code_dir)
         hooks = Hooks(None if path is None else import_custom(path, code_dir), code_dir)
-        found = _load(code_dir, hooks, notes, has_custom=path is not None)
+        found = _load(code_dir, hooks, notes, has_custom=path is not None, generates=spec.generates)
         target = resolve_target(spec, metadata, hooks, found.predictor)
-    return LoadedFolder(metadata, hooks, found.model, found.predictor, found.artifact, target, notes)
+    generates = spec.generates and found.predictor is None and target.type is TargetType.TEXT_GENERATION
+    generates = generates and not any(name in hooks for name in PREDICTING_HOOKS)
+    return LoadedFolder(metadata, hooks, found.model, found.predictor, found.artifact, target, notes, generates)
+
+
+def _no_folder(spec: ModelSpec) -> LoadedFolder:
+    """Return what stands for the folder where the model is nothing but an LLM backend."""
+    metadata, hooks = _metadata(spec), Hooks(None, "")
+    target = resolve_target(spec, metadata, hooks, None)
+    return LoadedFolder(metadata, hooks, None, None, None, target, [], generates=True)
 
 
 def describe(folder: LoadedFolder) -> Dict[str, Any]:
@@ -82,6 +94,7 @@ def describe(folder: LoadedFolder) -> Dict[str, Any]:
         "python": "{}.{}.{}".format(*sys.version_info[:3]),
         "packages": {name: version for name, version in packages.items() if version is not None},
         "chat": "chat" in hooks,
+        "generates": folder.generates,
         "rows_independent": predictor is not None and predictor.rows_independent and not data_hooks,
         "input_formats": list(SUPPORTED_INPUT),
         "output_formats": available_output(),
@@ -98,7 +111,7 @@ class _Found:
         self.artifact = artifact
 
 
-def _load(code_dir: str, hooks: Hooks, notes: List[str], *, has_custom: bool) -> _Found:
+def _load(code_dir: str, hooks: Hooks, notes: List[str], *, has_custom: bool, generates: bool) -> _Found:
     """Run ``init`` and ``load_model``, or open the one artifact."""
     if "init" in hooks:
         hooks.load("init", code_dir=code_dir)
@@ -118,7 +131,7 @@ def _load(code_dir: str, hooks: Hooks, notes: List[str], *, has_custom: bool) ->
         predictor = artifacts.load(os.path.join(code_dir, supported[0]))
         notes.extend("{} is not used".format(name) for name in unsupported)
         return _Found(predictor.model, predictor, supported[0])
-    if not answered_by_hook:
+    if not answered_by_hook and not (generates and not unsupported):
         raise ModelLoadError(_nothing_found(code_dir, hooks, unsupported, has_custom=has_custom))
     return _Found(None, None, None)
 

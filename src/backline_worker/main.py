@@ -303,6 +303,8 @@ class _Worker:
             "unstructured": self._model.unstructured,
             "transform": self._model.transform,
             "chat": self._model.chat,
+            "prompts": self._model.prompts,
+            "texts": self._model.texts,
             "models": self._model.supported_models,
         }
         return operations[request.operation](request, clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence
@@ -245,6 +246,29 @@ class Model:
         """Return what to report for what the hook, its stream, or the writing of its objects raised."""
         return translate(exc, "chat", self._hooks.code_dir)
 
+    def prompts(self, request: Request, stage: Stage) -> Answer:
+        """Answer with the prompts in the rows, as a JSON list: the server has them answered by its LLM backend."""
+        from .codecs import choose_output, decode_texts
+
+        stage("decode")
+        choose_output(request.accept, self.description["output_formats"])  # before the backend has done all the work
+        part, _ = _data_part(request.parts)
+        limit = self._spec.max_decompressed_bytes
+        column = self._spec.prompt_column
+        texts = decode_texts(part, column, content_encoding=request.content_encoding, max_bytes=limit)
+        return Answer("application/json", json.dumps(texts).encode())
+
+    def texts(self, request: Request, stage: Stage) -> Answer:
+        """Answer with generated texts, a JSON list, as predictions in the format that ``Accept`` asks for."""
+        from .codecs import choose_output, encode_predictions
+
+        stage("encode")
+        content_type = choose_output(request.accept, self.description["output_formats"])
+        texts = json.loads(bytes(request.parts[0].data))
+        name = self._target.name or results.PREDICTIONS
+        predictions = Predictions(self._target.type, {name: texts}, len(texts))
+        return Answer(content_type, encode_predictions(predictions, content_type))
+
     def supported_models(self, request: Request, stage: Stage) -> Answer:
         """Answer with the models that clients may name: the hook's, else the one of ``LLM_ID``, else none."""
         if not self._target.type.is_llm:
@@ -271,6 +295,8 @@ class Model:
         """
         from .warm_up import from_example, synthetic
 
+        if self.description["generates"]:
+            return None
         if self._spec.example is not None:
             return from_example(self, self._spec.example, _MAX_EXAMPLE_BYTES)
         predictor = self._predictor

@@ -26,7 +26,7 @@ class Part:
 class Request:
     """One request as the server hands it on; the body has not been looked at.
 
-    ``operation`` is one of ``predict``, ``unstructured``, ``transform``, ``chat``, ``models``.
+    ``operation`` is one of ``predict``, ``unstructured``, ``transform``, ``chat``, ``models``, ``prompts``, ``texts``.
     ``headers`` has lower-cased names; the last of repeated headers wins.
     ``query`` maps a name to its last value; ``query_lists`` keeps all of them. ``trace`` holds headers that continue
     the trace of the request, where it has one.
@@ -61,7 +61,9 @@ class ModelSpec:
     ``metadata`` is ``model-metadata.yaml`` as parsed by the server, or ``{}``. Class labels are already resolved
     (flags and environment over metadata), always strings. ``runtime_parameter_values`` is the parsed
     ``--runtime-params-file``. ``example`` is a file with rows to warm up with, or ``None``. ``threads`` is how many
-    chats of a plain hook are answered at a time, ``chats`` how many of an asynchronous one.
+    chats of a plain hook are answered at a time, ``chats`` how many of an asynchronous one. ``generates``: the server
+    has an LLM backend, which generates the texts where nothing in the folder does, from the prompts in
+    ``prompt_column``; only then ``code_dir`` may be ``""``, for no folder at all.
     """
 
     code_dir: str
@@ -82,6 +84,8 @@ class ModelSpec:
     longitude_column: str = "longitude"
     threads: int = 1
     chats: int = 1
+    generates: bool = False
+    prompt_column: str = "promptText"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:

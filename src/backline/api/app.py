@@ -22,6 +22,7 @@ from backline.api.error_table import render_error
 from backline.api.extension import extend, merge_openapi, place_in
 from backline.api.extension_life import events_as_context, extension_running
 from backline.api.fair_share import FairShare
+from backline.api.generate_routes import PredictEndpoint
 from backline.api.metrics_page import MetricsPage
 from backline.api.model_routes import ModelEndpoint
 from backline.api.openai_routes import openai_routes
@@ -30,7 +31,9 @@ from backline.api.probes import Alive, Capabilities, Info, ReadyProbe, Stats
 from backline.api.proxy_routes import DirectAccess
 from backline.api.shutdown import Shutdown
 from backline.api.state import ApiState
+from backline.config.api_key import read_api_key
 from backline.errors import BacklineError
+from backline.proxy.generate import TextGenerator
 from backline.proxy.service import running_backend
 from backline.runtime.backend_process import BackendPlan, BackendState, running_backend_process
 from backline.runtime.reload import Reloader
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 
     from backline.config.model_folder import ModelFolder
     from backline.config.settings import Settings
-    from backline.proxy.service import Backend
     from backline.runtime.backend_process import BackendProcess
     from backline.runtime.launch import Launched
 
@@ -77,13 +79,7 @@ def create_app(
     async def lifespan(_: object) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             if settings.backend.url is not None:
-                state.backend = await stack.enter_async_context(running_backend(settings.backend))
-                if settings.backend.command is not None and folder.problem is None:
-                    group = await stack.enter_async_context(asyncio.TaskGroup())
-                    process = await stack.enter_async_context(_backend_process(settings, state.backend))
-                    state.backend_process = process
-                    told = group.create_task(_report_backend_outcome(state, process, on_backend_outcome))
-                    stack.callback(told.cancel)
+                await _open_backend(stack, state, on_backend_outcome)
             if not settings.backend.sidecar:
                 service = running(
                     settings, folder.spec(), problem=folder.problem, launched=launched, observer=state.observer
@@ -151,11 +147,19 @@ def probe_paths(prefix: str) -> frozenset[str]:
     return frozenset(paths)
 
 
-def _backend_process(settings: Settings, backend: Backend) -> contextlib.AbstractAsyncContextManager[BackendProcess]:
+async def _open_backend(stack: contextlib.AsyncExitStack, state: ApiState, on_outcome: OnBackendOutcome) -> None:
+    """Open the way to the backend until ``stack`` is left, and start its process where it is ours."""
+    settings = state.settings
+    backend = state.backend = await stack.enter_async_context(running_backend(settings.backend))
+    state.generator = TextGenerator(backend, settings.generation, read_api_key(settings.generation))
+    if settings.backend.command is None or state.folder.problem is not None:
+        return
     plan = BackendPlan.make(settings.backend, host=backend.address.host, port=backend.address.port)
-    return running_backend_process(
-        plan, settings.backend, backend, lines_per_second=settings.log.worker_lines_per_second
-    )
+    rate = settings.log.worker_lines_per_second
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    running_process = running_backend_process(plan, settings.backend, backend, lines_per_second=rate)
+    process = state.backend_process = await stack.enter_async_context(running_process)
+    stack.callback(group.create_task(_report_backend_outcome(state, process, on_outcome)).cancel)
 
 
 async def _report_backend_outcome(state: ApiState, process: BackendProcess, on_outcome: OnBackendOutcome) -> None:
@@ -169,7 +173,7 @@ async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:
 def _routes(
     state: ApiState, prefix: str, openai: Mapping[str, Endpoint], on_shutdown: Callable[[], None]
 ) -> list[Route]:
-    predict = ModelEndpoint(state, "predict")
+    predict = PredictEndpoint(state, "predict")
     unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
     metrics = MetricsPage(state)
     # In the order of how often they are asked for: the router tries one after another.

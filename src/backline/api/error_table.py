@@ -380,6 +380,15 @@ _ROWS: Final = (
         retry_after=1,
     ),
     ErrorRow(
+        code="generation_failed",
+        status=502,
+        title="A row was not answered",
+        cause="The backend refused the prompt of a row, or answered with no text for it. The other rows are given up.",
+        cure="The message names the row, counted from 1, and what the backend said; mend the row, or the settings of "
+        "the section generation.",
+        example="row 3 of 10: the backend answered 400: This model's maximum context length is 4096 tokens",
+    ),
+    ErrorRow(
         code="backend_loading",
         status=503,
         title="The backend is loading",

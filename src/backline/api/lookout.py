@@ -33,7 +33,7 @@ class OpenRequest:
         self._watch: asyncio.Task[None] | None = None
 
     def wait_for_answer(self, leave: Callable[[], None]) -> None:
-        """The body is there: from now on it matters whether the client stays."""
+        """The body is there: from now on it matters whether the client stays. The last ``leave`` counts."""
         self._leave = leave
 
     @property
@@ -60,17 +60,18 @@ class OpenRequest:
         elif not self._passed_over:
             self._passed_over = True
         elif self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._await_leaving(self._leave))
+            self._watch = asyncio.get_running_loop().create_task(self._await_leaving())
 
     def close(self) -> None:
         """Stop looking."""
         if self._watch is not None:
             self._watch.cancel()
 
-    async def _await_leaving(self, leave: Callable[[], None]) -> None:
+    async def _await_leaving(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        leave()
+        assert self._leave is not None
+        self._leave()
 
 
 class Lookout:

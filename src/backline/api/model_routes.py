@@ -94,7 +94,7 @@ class ModelEndpoint(Endpoint):
             observation = observation_of(scope)
             if observation is not None:
                 observation.asks_model(call)
-            reply = await self._answer(call, open_request)
+            reply = await self.ask(call, open_request, scope)
             if observation is not None:
                 observation.seconds = reply.seconds
         except ClientDisconnected:
@@ -122,7 +122,7 @@ class ModelEndpoint(Endpoint):
                 raise
             raise DeadlineExceeded("the deadline passed before the request's body was there", in_queue=True) from exc
 
-    async def _answer(self, call: Call, open_request: OpenRequest) -> Reply:
+    async def ask(self, call: Call, open_request: OpenRequest, scope: Scope) -> Reply:
         """Return the model's answer; cancelling gives the call up. Raises ``ClientDisconnected``."""
         dispatcher = self.state.model.dispatcher
         dispatcher.submit(call)

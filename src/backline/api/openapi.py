@@ -86,6 +86,7 @@ _BACKEND: Final = (
     "backend_too_slow",
 )
 _BACKEND_ONLY: Final = tuple(key for key in _BACKEND if key not in _MODEL)
+_PREDICT: Final = (*_TABLE, "generation_failed", *(key for key in _BACKEND_ONLY if key != "client_too_slow"))
 _MODELS: Final = tuple(key for key in _MODEL if key not in ("body_too_large", "poison_request"))
 
 _TAGS: Final = (
@@ -233,7 +234,7 @@ def _prediction_routes(model: ModelExample) -> list[_Route]:
         ),
         "parameters": _refs("Accept", "ContentEncoding", "RequestTimeout", "RequestId"),
         "requestBody": _table_body(model),
-        "responses": {"200": answer, **_errors(_TABLE)},
+        "responses": {"200": answer, **_errors(_PREDICT)},
     }
     transform = {
         **predict,

@@ -214,7 +214,7 @@ class DirectAccess(Endpoint):
         try:
             backend = self._backend()
             target, headers = self._head(scope, backend)
-            with backend.socket():
+            with backend.place():
                 timeout = backend.settings.timeout or None
                 opening = connect(backend.address, target, headers, scope["subprotocols"], timeout=timeout)
                 connection = await _unless_client_leaves(opening, receive)

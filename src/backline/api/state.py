@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backline.config.settings import Settings
     from backline.observe.loop_watch import LoopWatch
     from backline.observe.observer import Observer
+    from backline.proxy.generate import TextGenerator
     from backline.proxy.service import Backend
     from backline.runtime.backend_process import BackendProcess
     from backline.runtime.reload import Reloader
@@ -31,7 +32,7 @@ class ApiState:
     """Settings and folder from the start; the rest while the application's lifespan lasts.
 
     ``service`` is the model, which a sidecar does not have; ``backend`` is what ``--backend`` names, if anything, and
-    ``backend_process`` its process where it is ours.
+    ``backend_process`` its process where it is ours; ``generator`` answers rows with it.
     ``leaving``: the server was told to stop, so it is not ready; it still takes requests, until it is ``draining``.
     Both are set by ``run.py`` only, and nobody else keeps a note of it.
     ``extension`` is what the operator's own file has added, and ``loop_watch`` looks after it.
@@ -42,6 +43,7 @@ class ApiState:
     service: ModelService | None = None
     backend: Backend | None = None
     backend_process: BackendProcess | None = None
+    generator: TextGenerator | None = None
     extension: Extension | None = None
     loop_watch: LoopWatch | None = None
     reloader: Reloader | None = None

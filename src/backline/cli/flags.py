@@ -27,6 +27,7 @@ _TITLES = {
     "validate": "Validating",
     "limits": "Limits",
     "backend": "Backend",
+    "generation": "Text generation by the backend",
     "log": "Logging",
 }
 _NUMBER = re.compile(r"-[0-9.]+")

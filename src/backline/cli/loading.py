@@ -33,14 +33,10 @@ def load_for_server(ctx: click.Context, values: dict[str, Any]) -> tuple[ModelFo
     arguments = take_model_arguments(ctx, values)
 
     def read_again() -> ModelFolder:
-        return read_model_folder(load_settings(arguments.directory, arguments.flags).settings)
+        return _read_folder(load_settings(arguments.directory, arguments.flags))
 
     try:
-        resolved = _load(arguments)
-        settings = resolved.settings
-        folder = no_folder(settings) if settings.backend.sidecar else read_model_folder(settings)
-        named = resolved.sources["model.code_dir"].kind != "derived"
-        folder = dataclasses.replace(folder, server_code=settings.model.code_dir if named else None)
+        folder = _read_folder(_load(arguments))
     except SettingError as problem:
         fallback = load_error_server_settings(arguments.directory, arguments.flags)
         if fallback is None:
@@ -48,6 +44,13 @@ def load_for_server(ctx: click.Context, values: dict[str, Any]) -> tuple[ModelFo
         # The extension file may hold who is let in: it is wanted also where there is nothing but an error to tell.
         folder = dataclasses.replace(unusable_folder(fallback, problem), server_code=fallback.model.code_dir)
     return folder, read_again
+
+
+def _read_folder(resolved: Resolved) -> ModelFolder:
+    settings = resolved.settings
+    named = resolved.sources["model.code_dir"].kind != "derived"
+    folder = read_model_folder(settings) if named and not settings.backend.sidecar else no_folder(settings)
+    return dataclasses.replace(folder, server_code=settings.model.code_dir if named else None)
 
 
 def _load(arguments: ModelArguments) -> Resolved:

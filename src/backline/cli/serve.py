@@ -18,6 +18,7 @@ from backline.api.listen import listen
 from backline.cli.exit_codes import ExitCode
 from backline.cli.flags import ModelCommand
 from backline.cli.loading import load_for_server
+from backline.config.api_key import read_api_key
 from backline.config.model_folder import ModelFolder
 from backline.config.python import is_to_be_built
 from backline.proxy.choose import check_client
@@ -40,6 +41,7 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     if folder.settings.backend.url is not None:
         check_client(folder.settings.backend)
         check_command(folder.settings.backend)
+        read_api_key(folder.settings.generation)
     with listen(server.host, server.port) as listener, _first_worker(folder) as launched:
         # Late: the web framework takes long to import, and the worker is on its way.
         with _collector_at_rest():

@@ -7,6 +7,7 @@ than converted, save that sizes, durations and names may be written as strings t
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shlex
 import urllib.parse
@@ -57,6 +58,22 @@ def _parse_integer(text: str) -> int:
         return int(text.strip())
     except ValueError:
         raise ValueProblem(f"{text!r} is no whole number", "give a whole number such as 4") from None
+
+
+def _parse_number(text: str) -> float:
+    try:
+        number = float(text.strip())
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueProblem(f"{text!r} is no number", "give a number such as 0.5")
+    return number
+
+
+def _number_from_toml(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise _wrong_type(value, "a number")
+    return float(value)
 
 
 def _parse_bool(text: str) -> bool:
@@ -214,6 +231,23 @@ def _checked_command(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+def _parse_json_object(text: str) -> dict[str, Any]:
+    example = 'give an object, such as {"top_p": 0.9}'
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise ValueProblem(f"it is no JSON: {exc}", example) from None
+    if not isinstance(value, dict):
+        raise ValueProblem("it is no JSON object", example)
+    return value
+
+
+def _json_object_from_toml(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    return _parse_json_object(_text(value))
+
+
 def _show_text(value: Any) -> str:
     return value if isinstance(value, str) and value else '""' if value == "" else str(value)
 
@@ -231,6 +265,7 @@ SIZE = Kind(name="a byte size", metavar="SIZE", parse=parse_size, from_toml=_siz
 DURATION = Kind(
     name="a duration", metavar="SECONDS", parse=parse_duration, from_toml=_duration_from_toml, show=format_duration
 )
+NUMBER = Kind(name="a number", metavar="N", parse=_parse_number, from_toml=_number_from_toml, show="{:g}".format)
 SWITCH = Kind(
     name="true or false",
     metavar="",
@@ -271,6 +306,13 @@ URL_PREFIX = Kind(
 )
 BACKEND_URL = Kind(
     name="a URL", metavar="URL", parse=parse_backend_url, from_toml=lambda value: parse_backend_url(_text(value))
+)
+JSON_OBJECT = Kind(
+    name="a JSON object",
+    metavar="JSON",
+    parse=_parse_json_object,
+    from_toml=_json_object_from_toml,
+    show=lambda value: json.dumps(value) if value else "none",
 )
 COMMAND = Kind(
     name="a command",

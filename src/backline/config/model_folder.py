@@ -29,12 +29,15 @@ class ModelFolder:
     server_code: Path | None = None
     """Where the operator's code for the server may lie; ``None`` where no directory was named, or nothing is served."""
 
+    has_files: bool = True
+    """Whether there is a folder at all; a backend can be all there is."""
+
     def spec(self) -> dict[str, Any]:
         """Return the JSON object that a worker makes its ``ModelSpec`` of."""
         model = self.settings.model
         return {
             # Links are followed now, so that a worker that is started later loads what the others have loaded.
-            "code_dir": os.path.realpath(model.code_dir),
+            "code_dir": os.path.realpath(model.code_dir) if self.has_files else "",
             "target_type": None if model.target_type is None else model.target_type.value,
             "target_name": model.target_name,
             "positive_class_label": model.positive_class_label,
@@ -52,6 +55,8 @@ class ModelFolder:
             "longitude_column": model.longitude_column,
             "threads": self.settings.workers.threads,
             "chats": self.settings.workers.chats,
+            "generates": self.settings.backend.url is not None,
+            "prompt_column": self.settings.generation.prompt_column,
         }
 
 
@@ -71,7 +76,9 @@ def read_model_folder(settings: Settings) -> ModelFolder:
 
 def no_folder(settings: Settings) -> ModelFolder:
     """Return what stands for the folder where there is no model, only a backend."""
-    return ModelFolder(settings=settings, metadata=ModelMetadata(), raw_metadata={}, runtime_parameter_values={})
+    return ModelFolder(
+        settings=settings, metadata=ModelMetadata(), raw_metadata={}, runtime_parameter_values={}, has_files=False
+    )
 
 
 def unusable_folder(settings: Settings, problem: ConfigError) -> ModelFolder:

@@ -7,7 +7,9 @@ reference page are made from them. How values are found and which wins is in ``s
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from backline.config.backend_kinds import BACKEND_KINDS
 from backline.config.kinds import (
@@ -16,8 +18,10 @@ from backline.config.kinds import (
     COMMAND,
     DURATION,
     INTEGER,
+    JSON_OBJECT,
     LABELS,
     NAMES,
+    NUMBER,
     PATH,
     SIZE,
     SWITCH,
@@ -563,6 +567,55 @@ class BackendSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """How rows are answered by the backend, for a text-generation model without hooks that would do it."""
+
+    prompt_column: str = setting("promptText", TEXT, "The column that holds the prompts.", commands=_SERVE)
+    model: str | None = setting(
+        None,
+        TEXT,
+        "The model that the backend is asked for. Without one, the first that it lists.",
+        flags=("--generation-model",),
+        show_none="the backend's first",
+        commands=_SERVE,
+    )
+    system_prompt: str | None = setting(
+        None, TEXT, "A system message that goes before every prompt.", show_none="none", commands=_SERVE
+    )
+    max_tokens: int | None = setting(
+        None, INTEGER, "The most tokens of a text.", least=1, show_none="the backend's own", commands=_SERVE
+    )
+    temperature: float | None = setting(
+        None, NUMBER, "The sampling temperature.", least=0, most=100, show_none="the backend's own", commands=_SERVE
+    )
+    parameters: Mapping[str, Any] | None = setting(
+        None,
+        JSON_OBJECT,
+        'Further fields of each request to the backend, as a JSON object, such as {"top_p": 0.9}.',
+        flags=("--generation-parameters",),
+        commands=_SERVE,
+    )
+    concurrency: int = setting(
+        8,
+        INTEGER,
+        "How many rows of a request are asked for at a time.",
+        flags=("--generation-concurrency",),
+        least=1,
+        most=1000,
+        commands=_SERVE,
+    )
+    api_key_variable: str | None = setting(
+        None,
+        TEXT,
+        "The environment variable with the key for the backend, such as OPENAI_API_KEY. It is sent with the rows of "
+        "requests that bring no Authorization header, and with nothing else.",
+        flags=("--generation-api-key-variable",),
+        show_none="none",
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Logs, which go to standard error."""
 
@@ -609,6 +662,7 @@ class Settings:
     validate: ValidateSettings = ValidateSettings()
     limits: LimitSettings = LimitSettings()
     backend: BackendSettings = BackendSettings()
+    generation: GenerationSettings = GenerationSettings()
     log: LogSettings = LogSettings()
 
 
@@ -621,6 +675,7 @@ SECTIONS: dict[str, type] = {
     "validate": ValidateSettings,
     "limits": LimitSettings,
     "backend": BackendSettings,
+    "generation": GenerationSettings,
     "log": LogSettings,
 }
 """The dataclass of each section, in the order of the tree."""

@@ -231,12 +231,17 @@ def _spread_address(layer: _Layer) -> _Layer:
 
 
 def _derive_sidecar(flags: _Layer, environment: _Layer, here: Path) -> None:
-    """A backend and no model directory: only pass requests on; the directory is where we are, and is not read."""
+    """A backend and no model directory: only pass requests on; the directory is where we are, and is not read.
+
+    A text-generation model may be the backend alone: then there are workers, for the rows.
+    """
     layers = [flags, environment]
     sidecar = _first(layers, "backend.sidecar")
     named = any(_first(layers, f"backend.{name}") is not None for name in ("url", "kind", "command"))
     if _first(layers, "model.code_dir") is None and (named or (sidecar is not None and sidecar.value)):
-        flags.setdefault("backend.sidecar", _Found(True, Source("derived", "no model directory"), here))
+        target = _first(layers, "model.target_type")
+        if target is None or target.value is not TargetType.TEXT_GENERATION:  # which answers rows by the backend
+            flags.setdefault("backend.sidecar", _Found(True, Source("derived", "no model directory"), here))
         flags["model.code_dir"] = _Found(here, Source("derived", "no model directory"), here)
 
 

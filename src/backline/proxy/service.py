@@ -133,6 +133,7 @@ class Backend:
         self._loop = asyncio.get_running_loop()
         self._exchanges: set[Exchange] = set()
         self._sockets = 0
+        self._busy = 0
         self._timer: asyncio.TimerHandle | None = None
         self._look = asyncio.Event()
         self._ready = asyncio.Event()
@@ -143,7 +144,7 @@ class Backend:
     @property
     def idle(self) -> bool:
         """Whether no request is under way; WebSockets do not count, as they end only when somebody ends them."""
-        return not self._exchanges
+        return not self._exchanges and not self._busy
 
     @property
     def in_flight(self) -> int:
@@ -171,8 +172,8 @@ class Backend:
         exchange.stop_watching()
 
     @contextlib.contextmanager
-    def socket(self) -> Iterator[None]:
-        """Hold a place for a WebSocket during the block. Raises ``BackendBusy``."""
+    def place(self) -> Iterator[None]:
+        """Hold a place for a WebSocket, or a request that nobody watches, in the block. Raises ``BackendBusy``."""
         self._check_room()
         self._sockets += 1
         try:
@@ -184,6 +185,15 @@ class Backend:
         """End the requests that wait for the rest of their bodies: it may never come."""
         for exchange in tuple(self._exchanges):
             exchange.give_up_upload(failure)
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Note during the block that a request of several parts is under way; each part has its own ``place``."""
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
 
     async def wait_ready(self) -> None:
         """Return when the backend, as it is from now on, has said that it is ready."""

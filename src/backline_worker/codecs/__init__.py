@@ -11,6 +11,7 @@ from .compression import decompress
 from .decoding import decode_table
 from .encoding import available_output, encode_members, encode_predictions, encode_table
 from .formats import SUPPORTED_INPUT, SUPPORTED_OUTPUT
+from .texts import decode_texts
 from .together import decode_together
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "available_output",
     "choose_output",
     "decode_table",
+    "decode_texts",
     "decode_together",
     "decompress",
     "encode_members",

@@ -78,6 +78,34 @@ def decode(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> DataFrame:
     return frame
 
 
+def read_column(data: Buffer, name: str, *, charset: str = "") -> List[str]:
+    """Return a column as the texts that stand there, without pandas. Raises as ``decode`` does."""
+    from .texts import check_has
+
+    data = text.to_utf8(data, charset, _WHAT)
+    offset = text.find_byte(data, b"\0")
+    if offset >= 0:
+        raise DecodeError(f"the CSV has a NUL byte at offset {offset} (line {text.line_at(data, offset)})")
+    if text.first_bad_utf8(data)[0] >= 0:
+        text.raise_not_utf8(data, _WHAT)
+    records = _records(data)
+    _, header = next(records, (0, []))
+    if not header:
+        raise EmptyBody("the CSV has no header; a header line and at least one row are needed")
+    check_has(header, name)
+    if header.count(name) > 1:
+        raise DecodeError(f"the CSV's header has the column {name!r} twice; name each column once")
+    place = header.index(name)
+    values = []
+    for line, record in records:
+        if len(record) != len(header):
+            raise DecodeError(f"line {line} of the CSV has {len(record)} fields where the header has {len(header)}")
+        values.append(record[place])
+    if not values:
+        raise EmptyBody("the CSV has a header and no rows")
+    return values
+
+
 def encode(columns: Sequence[Column], rows: int, counts: Sequence[int]) -> List[bytes]:
     """Return header and rows for each member of the table, ``counts`` rows each.
 

@@ -86,14 +86,14 @@ def decode_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Data
         return to_frame(pandas, _read_lines(body, max_bytes))
 
 
-def read(data: Buffer, *, max_bytes: int = 0) -> Table:
+def read(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Table:
     """Return what the document says, as ``decode`` reads it; raises as that does."""
-    return _read(text.decode_text(data, "", _WHAT), max_bytes)
+    return _read(text.decode_text(data, charset, _WHAT), max_bytes)
 
 
-def read_lines(data: Buffer, *, max_bytes: int = 0) -> Table:
+def read_lines(data: Buffer, *, charset: str = "", max_bytes: int = 0) -> Table:
     """Return what the lines say, as ``decode_lines`` reads them; raises as that does."""
-    return _read_lines(text.decode_text(data, "", _WHAT_LINES), max_bytes)
+    return _read_lines(text.decode_text(data, charset, _WHAT_LINES), max_bytes)
 
 
 def _read(body: str, max_bytes: int) -> Table:

@@ -19,7 +19,7 @@ def resolve_target(spec: ModelSpec, metadata: ModelMetadata, hooks: Hooks, predi
     """Return the target; raises ``ModelLoadError`` when it cannot be told, or does not go with hooks and artifact."""
     kind = _configured(spec, metadata) or _inferred(hooks, predictor)
     labels = _labels(kind, spec, metadata, hooks, predictor)
-    _check_hooks(kind, hooks, predictor)
+    _check_hooks(kind, hooks, predictor, generates=spec.generates)
     return Target(
         type=kind,
         name=spec.target_name or metadata.target_name,
@@ -119,7 +119,7 @@ def _binary_labels(spec: ModelSpec, metadata: ModelMetadata, known: List[str]) -
     return [positive, negative]
 
 
-def _check_hooks(kind: TargetType, hooks: Hooks, predictor: Optional[Predictor]) -> None:
+def _check_hooks(kind: TargetType, hooks: Hooks, predictor: Optional[Predictor], *, generates: bool) -> None:
     """Raise unless something there can answer for the target type."""
     if kind is TargetType.UNSTRUCTURED:
         if "score_unstructured" not in hooks:
@@ -134,7 +134,8 @@ def _check_hooks(kind: TargetType, hooks: Hooks, predictor: Optional[Predictor])
                 "a transform model needs the hook transform(X, transformer) or an artifact that has transform"
             )
         return
-    if kind.is_llm and "chat" in hooks:
+    by_backend = generates and kind is TargetType.TEXT_GENERATION and predictor is None and "score" not in hooks
+    if by_backend or (kind.is_llm and "chat" in hooks):
         return
     if importlib.util.find_spec("pandas") is None:
         # Rows and predictions are DataFrames: without it every single request would fail.

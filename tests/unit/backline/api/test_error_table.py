@@ -63,7 +63,7 @@ STATUSES = {
     500: {"hook_failed", "result_invalid", "out_of_memory", "worker_died", "internal_error", "user_http_error"},
     429: {"client_over_share"},
     431: {"head_too_large"},
-    502: {"backend_down", "backend_broken"},
+    502: {"backend_down", "backend_broken", "generation_failed"},
     503: {
         "queue_full",
         "loading",
