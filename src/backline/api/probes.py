@@ -88,6 +88,7 @@ class Stats(Endpoint):
         if service is not None:
             dispatcher = service.dispatcher
             content["restarts"] = service.supervisor.restarts
+            content["recycled"] = service.supervisor.recycled
             content["queue"] = {"waiting": dispatcher.waiting, "bytes_in_flight": dispatcher.bytes_in_flight}
             content["chats"] = {"waiting": dispatcher.chats.waiting, "open": dispatcher.chats.open}
             content["model_state"] = service.supervisor.state.value

@@ -6,17 +6,11 @@ import os
 import re
 from pathlib import Path
 
+from backline.runtime.threads import bound_threads
+
 _WORKER_BYTES = 400 << 20  # interpreter, libraries, chunks
 _PER_FOLDER_BYTE = 3  # what a model takes once it is loaded, of what it takes on the disk
 _DATA_HOOK = re.compile(r"^\s*(async\s+)?def\s+(read_input_data|transform|score|post_process)\b", re.MULTILINE)
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 
 
 def sensible_count(folder: Path, *, independent: bool) -> int:
@@ -44,8 +38,7 @@ def one_thread_each() -> None:
     It stays so where one worker is asked for: sums in other orders have other last bits, and a run that goes on must
     write what the first one would have. Who sets such a variable himself is left alone.
     """
-    for name in _THREAD_VARIABLES:
-        os.environ.setdefault(name, "1")
+    bound_threads(os.environ, 1)
 
 
 def _available_bytes() -> int | None:

@@ -266,6 +266,56 @@ class WorkerSettings:
         commands=_SERVE,
     )
     memory_limit: int | None = setting(None, SIZE, "The most memory that one worker may use.", least=32 * _MIB)
+    math_threads: int = setting(
+        0,
+        INTEGER,
+        "How many threads the numeric libraries (BLAS, OpenMP) of one worker may use. Who sets OMP_NUM_THREADS himself "
+        "is left alone.",
+        least=1,
+        most=1024,
+        zero="the cores divided by the workers",
+    )
+    recycle_requests: int = setting(
+        0,
+        INTEGER,
+        "After about how many requests a worker is replaced; its successor is ready first.",
+        least=1,
+        zero="never",
+        commands=_SERVE,
+    )
+    recycle_age: float = setting(
+        0.0,
+        DURATION,
+        "After about how long a worker is replaced; its successor is ready first.",
+        least=1,
+        zero="never",
+        commands=_SERVE,
+    )
+    recycle_memory: int | None = setting(
+        None,
+        SIZE,
+        "With how much memory of its own a worker is replaced, once its successor is ready.",
+        least=1,
+        show_none="nine tenths of --memory-limit, if that is given",
+        commands=_SERVE,
+    )
+    heartbeat_interval: float = setting(
+        10.0,
+        DURATION,
+        "After how long without a request a worker is asked for a sign of life.",
+        least=0.1,
+        most=_DAY,
+        zero="never",
+        commands=_SERVE,
+    )
+    heartbeat_timeout: float = setting(
+        30.0,
+        DURATION,
+        "How long an idle worker may take for a sign of life until it is replaced.",
+        least=0.1,
+        most=_DAY,
+        commands=_SERVE,
+    )
     reload_mode: str = setting(
         "rolling",
         choice("rolling", "together"),

@@ -233,7 +233,7 @@ class Dispatcher:
                 self._observer.call_retried()
                 self._enqueue(call, first=True)
             else:
-                self._lose(call, reason, stage)
+                self._lose(call, reason, "idle" if worker.innocent and call.retryable else stage)
         self._pump()
 
     def _lose(self, call: Call, reason: str, stage: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import backline_worker
+from backline.runtime.threads import bound_threads
 from backline_worker import channel
 from backline_worker.channel import Kind
 
@@ -93,23 +94,26 @@ class _Listener:
         self.socket.close()
 
 
-def launch(python: str, spec: Mapping[str, Any]) -> Launched:
+def launch(python: str, spec: Mapping[str, Any], *, math_threads: int | None = None) -> Launched:
     """Start a worker for the model ``spec`` under the interpreter ``python``; ``"current"`` is the server's own.
 
-    It begins to load at once. Raises ``OSError`` when the interpreter cannot be started.
+    ``math_threads`` bounds the threads of its numeric libraries. It begins to load at once. Raises ``OSError`` when the
+    interpreter cannot be started.
     """
     start = channel.encode_prefix(Kind.START, 0, {"spec": spec}, 0)
     if not hasattr(socket, "AF_UNIX"):
         listener = _Listener()
         try:
-            return Launched(_spawn(python, listener.address), channel=None, listener=listener, start=start)
+            return Launched(
+                _spawn(python, listener.address, math_threads), channel=None, listener=listener, start=start
+            )
         except BaseException:
             listener.close()
             raise
     ours, theirs = socket.socketpair()
     try:
         ours.setblocking(False)
-        popen = _spawn(python, f"fd:{theirs.fileno()}", pass_fds=(theirs.fileno(),))
+        popen = _spawn(python, f"fd:{theirs.fileno()}", math_threads, pass_fds=(theirs.fileno(),))
     except BaseException:
         ours.close()
         raise
@@ -121,13 +125,15 @@ def launch(python: str, spec: Mapping[str, Any]) -> Launched:
 
 
 @contextlib.contextmanager
-def launched_early(python: str, spec: Mapping[str, Any]) -> Iterator[Launched | None]:
+def launched_early(
+    python: str, spec: Mapping[str, Any], *, math_threads: int | None = None
+) -> Iterator[Launched | None]:
     """Start the first worker for the block; one that nobody has taken over is killed at its end.
 
     ``None`` where it cannot be started: the supervisor will try again, and tell.
     """
     try:
-        launched = launch(python, spec)
+        launched = launch(python, spec, math_threads=math_threads)
     except OSError:
         yield None
         return
@@ -137,7 +143,9 @@ def launched_early(python: str, spec: Mapping[str, Any]) -> Iterator[Launched | 
         launched.kill()
 
 
-def _spawn(python: str, connect: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+def _spawn(
+    python: str, connect: str, math_threads: int | None, *, pass_fds: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
     current = python == "current"
     return subprocess.Popen(  # noqa: S603  (the operator's interpreter, our own file)
         [sys.executable if current else python, str(_BOOT), str(_PACKAGE), connect],
@@ -145,17 +153,19 @@ def _spawn(python: str, connect: str, *, pass_fds: tuple[int, ...] = ()) -> subp
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(current=current),
+        env=_environment(math_threads, current=current),
         pass_fds=pass_fds,
         # Its own session: Ctrl-C reaches the server alone, and a kill reaches the model's own child processes too.
         start_new_session=True,
     )
 
 
-def _environment(*, current: bool) -> dict[str, str]:
+def _environment(math_threads: int | None, *, current: bool) -> dict[str, str]:
     # The one place where the process environment is handed on as it is: it is the model's, not a setting of ours.
     environment = dict(os.environ)
     if not current:
         for name in _SERVER_ONLY_VARIABLES:
             environment.pop(name, None)
+    if math_threads is not None:
+        bound_threads(environment, math_threads)
     return environment

@@ -6,6 +6,7 @@ read here are made by the kernel from memory, so reading them on the event loop 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ _FIELD = re.compile(rb"^(\w+):?\s+(\d+)", re.MULTILINE)
 
 def available_bytes() -> int | None:
     """Return what can be taken without swapping or meeting the limit of a control group; ``None`` if nobody says."""
-    known = [_machine_available(), *(_group_available(group) for group in _groups())]
+    known = [_machine_available(), *(_group_available(group) for group in _groups("memory"))]
     return min((amount for amount in known if amount is not None), default=None)
 
 
@@ -43,8 +44,10 @@ def in_words(size: int) -> str:
 
 
 def usable_cores() -> int:
-    """Return on how many cores this process may run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return on how many cores this process may run at a time: those that it may use, and what its group is given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for group in _groups("cpu") if (quota := _cpu_quota(group)) is not None]
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
 
 
 def _machine_available() -> int | None:
@@ -52,18 +55,27 @@ def _machine_available() -> int | None:
     return None if available is None else available * 1024
 
 
-def _groups() -> list[Path]:
-    """Return the folders of the control groups, version 2 or 1, that may bound the memory of this process."""
+def _groups(controller: str) -> list[Path]:
+    """Return the folders of the control groups, version 2 or 1, that may bound this process."""
     folders = []
     for line in _read(Path("/proc/self/cgroup")).decode().splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = _CGROUPS / "memory" if controllers else _CGROUPS
+        root = _CGROUPS / controller if controllers else _CGROUPS
         group = root / path.lstrip("/")
         # In a container the path may be that of the host, and the container's own group is the root that is seen.
         folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(root)]
     return folders
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """Return how many cores a control group may use, as a fraction where it is one."""
+    quota, _, period = _read(group / "cpu.max").partition(b" ")
+    if not period:
+        quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+    quota, period = quota.strip(), period.strip()
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None  # "max", -1
 
 
 def _group_available(group: Path) -> int | None:

@@ -13,6 +13,7 @@ from backline.observe.observer import SILENT
 from backline.runtime.dispatcher import Dispatcher
 from backline.runtime.payload import PayloadDirectory
 from backline.runtime.supervisor import Supervisor
+from backline.runtime.threads import threads_per_worker
 from backline.runtime.worker import Worker, WorkerPlan
 
 if TYPE_CHECKING:
@@ -53,7 +54,12 @@ class ModelService:
 
             self.python = ModelPython(settings)
         self._later_pythons: list[ModelPython] = []
-        plan = WorkerPlan(python=settings.workers.python, spec=spec, payload_directory=payloads.path)
+        plan = WorkerPlan(
+            python=settings.workers.python,
+            spec=spec,
+            payload_directory=payloads.path,
+            math_threads=threads_per_worker(settings.workers),
+        )
         self.supervisor = Supervisor(
             plan,
             settings.workers,

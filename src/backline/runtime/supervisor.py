@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 from backline.errors import ConfigError, EnvironmentFailed, ModelLoadFailed, ModelLoading
 from backline.observe.observer import SILENT
 from backline.observe.worker_log import WorkerLog
+from backline.runtime import memory
 from backline.runtime.call import CallState
 from backline.runtime.environments.cache import BuildCancelled
+from backline.runtime.governor import Governor
 from backline.runtime.load_gate import LoadGate
 from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, WorkerPlan, WorkerState
 
@@ -168,6 +170,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 group.create_task(self._recycle())
+                group.create_task(Governor(self, self._settings).run(self._stop_requested))
                 if problem is not None:
                     self._python_known.set()
                     self._fail(problem)
@@ -386,6 +389,7 @@ class Supervisor:
             async with asyncio.timeout(self._settings.start_timeout):
                 ready = await asyncio.shield(worker.ready)
             loaded_pid = worker.pid
+            worker.loaded_bytes = worker.private_bytes = memory.private_bytes(loaded_pid)
         except TimeoutError:
             worker.kill("it took longer than --start-timeout to load", cause="start_timeout")
             await life
@@ -590,7 +594,7 @@ class _Slot:
             return
         self._supervisor.worker_lost(worker)
         # A death at work is the fault of the request, which pays for it: requests must not be able to fail the model.
-        if worker.answered or worker.died_working or asyncio.get_running_loop().time() > stable:
+        if worker.answered or worker.died_working or worker.innocent or asyncio.get_running_loop().time() > stable:
             self._failures = 0
         else:
             self._count_failure(

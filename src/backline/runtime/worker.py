@@ -80,6 +80,7 @@ class WorkerPlan:
     python: str
     spec: dict[str, Any]
     payload_directory: str
+    math_threads: int | None = None  # what the numeric libraries of each may use
     generation: int = 1  # how many models the server has loaded, one after another
 
 
@@ -123,6 +124,11 @@ class Worker(asyncio.Protocol):
         self.death_reason: str | None = None
         self.death_cause = ""  # the same in a word that metrics can have as a label, as soon as it is dead
         self.died_working = False  # on a call that it had begun with
+        self.innocent = False  # it had to die, whatever it worked on: no call is to blame
+        self.private_bytes = 0  # memory of its own, as last looked at
+        self.loaded_bytes = 0  # the same, when it had just loaded
+        self.heard_at = time.monotonic()  # when it last gave a sign of life
+        self.pinged_at: float | None = None  # when it was asked for one that it owes
         self.retiring = False  # takes no further call; its replacement is on the way
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         # By the channel's id, what lines of output are logged with; also for those that arrive after the answer.
@@ -152,7 +158,9 @@ class Worker(asyncio.Protocol):
         """Start the process; return when it is gone and everything of it is cleaned up. Cancelling kills it."""
         try:
             self._status = StatusPage(str(self._status_path), create=True)
-            launched, self._launched = self._launched or launch(self.plan.python, self.plan.spec), None
+            launched, self._launched = self._launched, None
+            if launched is None:
+                launched = launch(self.plan.python, self.plan.spec, math_threads=self.plan.math_threads)
             self._process = WorkerProcess(launched)
             self.pid = self._process.pid
             # It was stopped, or given up, before there was a process.
@@ -243,9 +251,19 @@ class Worker(asyncio.Protocol):
             await self._unburdened.wait()
         await self.stop(grace)
 
-    def kill(self, reason: str, *, cause: str) -> None:
-        """Kill the process at once; ``reason`` is for the log and for the error of its call, ``cause`` for metrics."""
+    def ping(self) -> None:
+        """Ask for a sign of life; the loop that answers requests gives it."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.pinged_at = time.monotonic()
+            self._transport.write(channel.encode_prefix(Kind.PING, 0, {}, 0))
+
+    def kill(self, reason: str, *, cause: str, innocent: bool = False) -> None:
+        """Kill the process at once; ``reason`` is for the log and for the error of its call, ``cause`` for metrics.
+
+        ``innocent``: what it works on has nothing to do with it, and may be tried again.
+        """
         if self.state is not WorkerState.DEAD and self.death_reason is None:
+            self.innocent = innocent
             self.death_reason, self.death_cause = reason, cause
             self._signal(signal.SIGKILL)
 
@@ -262,6 +280,7 @@ class Worker(asyncio.Protocol):
             "pid": self.pid,
             "state": (WorkerState.DRAINING if self.retiring else self.state).value,
             "generation": self.plan.generation,
+            "private_bytes": self.private_bytes,
             "answered": self.answered,
             "model_calls": self.frames,
         }
@@ -402,8 +421,10 @@ class Worker(asyncio.Protocol):
                 self._owner.worker_reported(self, frame.header)
                 if frame.header.get("asked") and self._reported is not None and not self._reported.done():
                     self._reported.set_result(None)
-            case Kind.HELLO | Kind.PONG:
+            case Kind.HELLO:
                 pass
+            case Kind.PONG:
+                self.pinged_at, self.heard_at = None, time.monotonic()
             case Kind.PROGRESS:
                 if self.calls and frame.request_id == self.calls[0].id:
                     self.calls[0].progress(frame.header)
@@ -444,9 +465,10 @@ class Worker(asyncio.Protocol):
             self._unburdened.set()
         self.answered += len(calls)
         self.frames += 1
+        self.heard_at = time.monotonic()
         if self.state is WorkerState.BUSY:
             self._change(WorkerState.READY)
-        self._owner.calls_finished(self, results, time.monotonic() - self.last_started)
+        self._owner.calls_finished(self, results, self.heard_at - self.last_started)
 
     # --- words
 
