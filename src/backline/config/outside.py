@@ -32,10 +32,16 @@ def secrets_in(environ: Mapping[str, str] | None = None) -> list[str]:
     return found
 
 
+def telemetry_disabled(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether OpenTelemetry is switched off altogether."""
+    environ = os.environ if environ is None else environ
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
 def tracing_wanted(environ: Mapping[str, str] | None = None) -> str | None:
     """Return the variable that asks for traces to be sent, if one does (OpenTelemetry's own, all of them optional)."""
     environ = os.environ if environ is None else environ
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if telemetry_disabled(environ):
         return None
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if exporter:

@@ -13,6 +13,8 @@ from backline.observe.redact import Redactor
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {10: "\n    "}
 
 _LEVEL_COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+_LONGEST_MESSAGE = 16_384  # characters; of these, begin and end are kept
+_LONGEST_TRACE = 65_536
 _IDS = ("request_id", "trace_id", "span_id", "worker")
 
 
@@ -83,11 +85,18 @@ class JsonFormat:
 
 
 def _message(record: logging.LogRecord) -> str:
-    return record.getMessage()
+    return _cut(record.getMessage(), _LONGEST_MESSAGE)
 
 
 def _trace(record: logging.LogRecord) -> str | None:
     if record.exc_info and not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
     trace: str | None = record.exc_text or getattr(record, "trace", None)
-    return trace.rstrip() if trace else None
+    return _cut(trace.rstrip(), _LONGEST_TRACE) if trace else None
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"

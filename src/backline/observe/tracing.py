@@ -16,13 +16,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backline import __version__
-from backline.config.outside import captures_chat_content, names_service, trace_exporters, tracing_wanted
+from backline.config.outside import (
+    captures_chat_content,
+    names_service,
+    telemetry_disabled,
+    trace_exporters,
+    tracing_wanted,
+)
 from backline.observe import logs
 from backline.observe.redact import Redactor
 
@@ -338,6 +345,11 @@ def open_tracing() -> Tracing | None:
 
     Whoever runs the server may have set OpenTelemetry up already (``opentelemetry-instrument``): that is used then.
     """
+    if telemetry_disabled():
+        return None
+    present = _present_provider()
+    if present is not None:
+        return Tracing(present, owned=False, chat_content=captures_chat_content())
     variable = tracing_wanted()
     if variable is None:
         return None
@@ -347,9 +359,6 @@ def open_tracing() -> Tracing | None:
     except ImportError as exc:
         _tell_missing(variable, exc)
         return None
-    present = trace.get_tracer_provider()
-    if not isinstance(present, trace.ProxyTracerProvider):
-        return Tracing(present, owned=False, chat_content=captures_chat_content())
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -363,6 +372,15 @@ def open_tracing() -> Tracing | None:
         provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return Tracing(provider, owned=True, chat_content=captures_chat_content())
+
+
+def _present_provider() -> TracerProvider | None:
+    """Return the tracer provider that somebody has set in this process, if anybody has."""
+    module = sys.modules.get("opentelemetry.trace")  # current FastAPI imports it, and no SDK with it
+    if module is None:
+        return None
+    provider: TracerProvider = module.get_tracer_provider()
+    return None if isinstance(provider, module.ProxyTracerProvider | module.NoOpTracerProvider) else provider
 
 
 def _exporter(name: str, variable: str) -> SpanExporter | None:

@@ -74,6 +74,13 @@ def test_json_has_one_line_a_record_with_what_is_known_of_it() -> None:
     }
 
 
+def test_what_a_client_sends_does_not_make_a_line_without_end() -> None:
+    line = json.loads(JsonFormat().format(record("a" * 20_000 + "end")))["message"]
+    assert len(line) < 17_000
+    assert "3619 characters left out" in line
+    assert line.endswith("end")
+
+
 @pytest.mark.parametrize("form", [TextFormat(), JsonFormat()])
 def test_secrets_are_left_out_of_message_and_traceback(form: TextFormat | JsonFormat) -> None:
     text = form.format(record("Authorization: Bearer abcdef123456", trace="line\nValueError: api_key=abcdef123456"))
