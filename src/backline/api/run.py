@@ -70,7 +70,9 @@ def serve(
     ``launched`` is a worker for this folder that has been started already; it is taken over. The caller closes the
     listener, and ends the worker where this could not take it. ``reread`` reads settings and folder again: a reload.
     """
-    with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True):
+    key_variable = settings.generation.api_key_variable
+    secrets = [] if key_variable is None else [key_variable]
+    with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True, secret_variables=secrets):
         for warning in folder.warnings:
             logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:

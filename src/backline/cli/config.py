@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable
 from enum import Enum
@@ -18,6 +19,10 @@ from backline.cli.messages import warn
 from backline.config.model_folder import read_model_folder
 from backline.config.settings import OPTIONS
 from backline.config.sources import Resolved
+from backline.observe.redact import Redactor
+
+# Settings hold no secrets but by mistake, or in a command for the backend; what is printed may be passed around.
+_redact = Redactor()
 
 
 @click.group(cls=SuggestingGroup)
@@ -40,7 +45,7 @@ def show(ctx: click.Context, /, **values: Any) -> int:
     if values["as_json"]:
         document = {
             option.dotted: {
-                "value": _plain(resolved.value(option.dotted)),
+                "value": _without_secrets(_plain(resolved.value(option.dotted))),
                 "source": resolved.sources[option.dotted].kind,
                 "where": resolved.sources[option.dotted].name,
             }
@@ -49,7 +54,7 @@ def show(ctx: click.Context, /, **values: Any) -> int:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return 0
     rows = [
-        (option.dotted, option.show(resolved.value(option.dotted)), _short_source(resolved, option.dotted))
+        (option.dotted, _redact(option.show(resolved.value(option.dotted))), _short_source(resolved, option.dotted))
         for option in shown
     ]
     _print_table(rows)
@@ -59,6 +64,15 @@ def show(ctx: click.Context, /, **values: Any) -> int:
 def _short_source(resolved: Resolved, name: str) -> str:
     # The model directory is in the first row; a bare backline.toml:4 reads better than its path thirty times.
     return str(resolved.sources[name]).replace(f"{resolved.settings.model.code_dir}/", "")
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        # A secret may be the word after its flag.
+        words = shlex.join(value)
+        redacted = _redact(words)
+        return value if redacted == words else shlex.split(redacted)
+    return _redact(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

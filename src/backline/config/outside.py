@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _SECRET_VARIABLE = re.compile(
     r"(^|_)(API_?KEYS?|ACCESS_KEY|SECRET|SECRET_KEY|PRIVATE_KEY|PASSWORD|PASSWD|TOKEN|CREDENTIALS?)(_|$)|^OTEL_EXPORTER_OTLP_.*HEADERS$",
@@ -17,10 +17,10 @@ def wants_colour(*, on_terminal: bool) -> bool:
     return on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def secrets_in(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return the values of those environment variables that, by their names, hold secrets."""
+def secrets_in(environ: Mapping[str, str] | None = None, *, also: Iterable[str] = ()) -> list[str]:
+    """Return the values of those environment variables that, by their names, hold secrets, and of those in ``also``."""
     environ = os.environ if environ is None else environ
-    found = []
+    found = [environ[name] for name in also if name in environ]
     for name, value in environ.items():
         if not _SECRET_VARIABLE.search(name):
             continue

@@ -19,7 +19,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from backline.config.outside import secrets_in, wants_colour
@@ -147,12 +147,19 @@ class _Writer:
 
 
 @contextlib.contextmanager
-def logging_to_stderr(settings: LogSettings, *, model: str | None = None, for_programs: bool = False) -> Iterator[None]:
+def logging_to_stderr(
+    settings: LogSettings,
+    *,
+    model: str | None = None,
+    for_programs: bool = False,
+    secret_variables: Iterable[str] = (),
+) -> Iterator[None]:
     """Log ``backline.*`` and the libraries around it to standard error while the context lasts.
 
     ``for_programs``: where standard error is no terminal, it is a program that reads it, unless the settings say else.
+    ``secret_variables`` are environment variables that hold secrets, though their names may not say so.
     """
-    redact = Redactor(secrets_in())
+    redact = Redactor(secrets_in(also=secret_variables))
     stream = sys.stderr
     on_terminal = stream.isatty()
     form: Format

@@ -37,6 +37,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1\2\3{HIDDEN}",
     ),
+    # --api-key xyz, as in a command line
+    (re.compile(rf"(--(?:{_TELLTALE}|token)[ =]['\"]?)(?!\[redacted\]|-)[^\s'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     # Bearer xyz, without its header's name
     (re.compile(r"\b(bearer|basic)(\s+)(?!\[redacted\])[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{HIDDEN}"),
     # ?token=...&sig=... in a URL or a query string

@@ -39,3 +39,13 @@ def test_json_has_plain_values_and_sources(folder: Path, capsys: pytest.CaptureF
     assert shown["workers.count"] == {"value": 2, "source": "file", "where": f"{folder}/backline.toml:2"}
     assert shown["model.target_type"]["value"] == "regression"
     assert shown["model.class_labels"] == {"value": [], "source": "default", "where": ""}
+
+
+def test_a_secret_in_a_command_is_not_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--backend-command", "vllm serve tiny --api-key abcdef123456 --port {port}"]
+    assert main(["config", "show", str(folder), *command]) == 0
+    text = capsys.readouterr().out
+    assert main(["config", "show", str(folder), *command, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "abcdef123456" not in text + str(shown)
+    assert shown["backend.command"]["value"] == ["vllm", "serve", "tiny", "--api-key", "[redacted]", "--port", "{port}"]
