@@ -1,7 +1,7 @@
 """A small LLM backend as a process of its own, with the bad habits that its arguments name.
 
 ``python tiny_backend.py PORT [--load SECONDS] [--late] [--die-when-ready] [--exit CODE] [--ignore-term] [--flood LINES]
-[--say TEXT] [--child]``; ``POST /die`` kills it at work.
+[--say TEXT] [--progress] [--child]``; ``POST /die`` kills it at work.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ arguments.add_argument("--exit", type=int, help="end at once, with this code")
 arguments.add_argument("--ignore-term", action="store_true")
 arguments.add_argument("--flood", type=int, default=0)
 arguments.add_argument("--say", default="")
+arguments.add_argument("--progress", action="store_true", help="show a bar that does not end its line")
 arguments.add_argument("--child", action="store_true", help="start a process that would go on for ever")
 given = arguments.parse_args()
 
@@ -86,6 +87,9 @@ def flood() -> None:
 
 if given.say:
     print(given.say, flush=True)
+if given.progress:
+    for percent in (10, 20):
+        print(f"\rLoading weights: {percent}%", end="", file=sys.stderr, flush=True)
 if given.ignore_term:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if given.child:

@@ -74,19 +74,19 @@ def test_a_backend_is_started_found_ready_logged_and_stopped_with_the_server(ser
 
 
 def test_while_it_loads_the_server_lives_and_says_how_it_goes(serve: ServeFixture) -> None:
-    server = start(serve, "--load", "6", "--say", "Loading weights: 40%", ready=None)
-    wait_until(lambda: "[backend] Loading weights" in server.log())
+    server = start(serve, "--load", "6", "--say", "hello", "--progress", ready=None)
+    wait_until(lambda: "Loading weights: 20%" in info(server)["process"]["lastLines"])
     assert request("GET", f"{server.url}/livez").status == 200
     for path in ("/readyz", "/health/"):
         probe = request("GET", server.url + path)
         assert (probe.status, probe.json()["code"]) == (503, "backend_loading")
-        assert "Loading weights: 40%" in probe.json()["message"]
+        assert probe.json()["message"].endswith("Last output of the backend:\n  hello\n  Loading weights: 20%")
     refused = request("POST", f"{server.url}/v1/chat/completions", CHAT)
     assert (refused.status, refused.json()["error"]["code"]) == (503, "backend_loading")
     assert refused.headers["x-should-retry"] == "true"
     assert refused.headers["retry-after"] == "1"
     server.wait_ready()
-    assert "backend: still loading after 5 s: Loading weights: 40%" in server.log()
+    assert "backend: still loading after 5 s: Loading weights: 20%" in server.log()
 
 
 def test_it_is_started_again_when_it_dies_and_the_streams_under_way_are_cut_not_ended(serve: ServeFixture) -> None:

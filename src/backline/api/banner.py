@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backline.config.settings import Settings
     from backline.errors import BackendFailed, ConfigError, ModelLoadFailed
     from backline.runtime.supervisor import Supervisor
@@ -34,7 +36,7 @@ def ready_text(settings: Settings, supervisor: Supervisor, url: str) -> str:
     target = model["target_type"] + (f" ({', '.join(labels)})" if labels else "")
     lines = [
         f"Ready after {ready.load_seconds:.1f} s",
-        f"  model    {what or 'custom code'}{f' ({library})' if library else ''}",
+        f"  model    {what or _unnamed(settings, model)}{f' ({library})' if library else ''}",
         f"  target   {target}",
         f"  python   {model['python']} ({supervisor.python})",
         f"  workers  {settings.workers.count}",
@@ -43,6 +45,10 @@ def ready_text(settings: Settings, supervisor: Supervisor, url: str) -> str:
     ]
     lines += [f"  warning  {warning}" for warning in model.get("warnings", ())]
     return "\n".join(lines)
+
+
+def _unnamed(settings: Settings, model: Mapping[str, Any]) -> str:
+    return f"the backend at {settings.backend.url}" if model["generates"] else "custom code"
 
 
 def try_line(settings: Settings, supervisor: Supervisor, url: str) -> str:
@@ -55,6 +61,9 @@ def try_line(settings: Settings, supervisor: Supervisor, url: str) -> str:
         example = settings.model.example
         data = f"--data-binary @{shlex.quote(str(example))}" if example else "-d 'hello'"
         return f"curl {url}/predictUnstructured/ -H 'Content-Type: text/plain' {data}"
+    if ready.description["generates"]:
+        rows = shlex.quote(f"{settings.generation.prompt_column}\nSay hello.\n")
+        return f"curl {url}/predict/ -H 'Content-Type: text/csv' --data-binary {rows}"
     route = "transform" if target_type == "transform" else "predict"
     if settings.model.example is not None:
         return f"curl {url}/{route}/ -F {shlex.quote(f'X=@{settings.model.example}')}"

@@ -105,6 +105,11 @@ class WorkerPipe:
                 run.append(line)
         self._emit(run)
 
+    @property
+    def unfinished(self) -> bytes:
+        """What has come of a line that is not at its end yet, such as a progress bar."""
+        return self._rest
+
     def close(self) -> None:
         """Log an unfinished last line."""
         if self._rest:

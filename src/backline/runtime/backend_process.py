@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backline.config.sources import PORT
 from backline.errors import BackendFailed, BackendLoading, ConfigError
-from backline.observe.worker_log import WorkerLog
+from backline.observe.worker_log import WorkerLog, WorkerPipe
 from backline.runtime import die_with_parent
 from backline.runtime.launch import Launched
 from backline.runtime.process import WorkerProcess
@@ -92,6 +92,32 @@ def check_command(settings: BackendSettings) -> None:
         )
 
 
+class _Output(WorkerLog):
+    """What the backend writes. Of a line that overwrites itself, as progress bars do, what a terminal would show."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._pipes: list[WorkerPipe] = []
+
+    def reader(self) -> WorkerPipe:
+        """See ``WorkerLog``."""
+        self._pipes.append(super().reader())
+        return self._pipes[-1]
+
+    def lines(self, lines: list[bytes], channel_id: int) -> None:
+        """See ``WorkerLog``."""
+        super().lines([_shown(line) for line in lines], channel_id)
+
+    def last_lines(self) -> list[str]:
+        """Return the last few lines, and those that are not at their end yet."""
+        unfinished = [_shown(pipe.unfinished).decode("utf-8", "backslashreplace") for pipe in self._pipes]
+        return [line for line in [*self.tail, *unfinished] if line.strip()][-_SHOWN_LINES:]
+
+
+def _shown(line: bytes) -> bytes:
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
+
+
 class BackendProcess:
     """Owns the backend's process, one after another. ``run`` is its life; made by ``running_backend_process``."""
 
@@ -124,7 +150,7 @@ class BackendProcess:
     @property
     def last_lines(self) -> list[str]:
         """What it wrote last."""
-        return list(self._log.tail)[-_SHOWN_LINES:]
+        return self._log.last_lines()
 
     def check_accepting(self) -> None:
         """Raise ``BackendLoading`` or ``BackendFailed`` unless the backend is up."""
@@ -228,7 +254,8 @@ class BackendProcess:
                     )
                 if passed >= report:
                     report = next(reports, report + _REPORT_EVERY)
-                    last = f": {self._log.tail[-1]}" if self._log.tail else "; it has written nothing"
+                    lines = self.last_lines
+                    last = f": {lines[-1]}" if lines else "; it has written nothing"
                     logger.info("backend: still loading after %.0f s%s", passed, last)
         finally:
             ready.cancel()
@@ -309,8 +336,8 @@ class BackendProcess:
             async with asyncio.timeout(min(delay, _MAX_BACKOFF)):
                 await self._stopping.wait()
 
-    def _new_log(self) -> WorkerLog:
-        return WorkerLog("backend", lines_per_second=self._rate, ids_of=lambda _: None)
+    def _new_log(self) -> _Output:
+        return _Output("backend", lines_per_second=self._rate, ids_of=lambda _: None)
 
     def describe(self) -> dict[str, Any]:
         """Return what there is to know, for ``/info/`` and ``/stats/``."""
