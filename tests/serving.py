@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import re
+import ssl
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ READY_TIMEOUT = (
 )
 STOP_TIMEOUT = 20.0  # seconds from SIGTERM to the exit
 
-_LISTENING = re.compile(r"""(?:^|"message":")Listening on (http://[^\s"]+)""", re.MULTILINE)
+_LISTENING = re.compile(r"""(?:^|"message":")Listening on (https?://[^\s"]+)""", re.MULTILINE)
 _LOG_TAIL = 20_000  # characters
 # Variables that the server reads: a test must not depend on the shell it was started from.
 _SETTINGS = re.compile(
@@ -80,6 +81,9 @@ class Server:
     def _ready_status(self) -> int | None:
         parts = urllib.parse.urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        if parts.scheme == "https":
+            context = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=10, context=context)
         try:
             connection.request("GET", f"{parts.path}/readyz")
             return connection.getresponse().status

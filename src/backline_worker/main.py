@@ -39,6 +39,7 @@ EXIT_LOAD_FAILED = 3
 _ENDINGS = frozenset({Kind.ANSWER, Kind.ANSWERS, Kind.ERROR, Kind.STREAM_END})
 _PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
@@ -48,6 +49,7 @@ def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
     """
     while_loading = gc.get_threshold()
     _die_with_parent()
+    _stay_small()
     connection = _Connection(_open_socket(connect))
     output = Output()
     faulthandler.enable(file=2)  # a segfault leaves its Python stack in the log
@@ -95,6 +97,16 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _stay_small() -> None:
+    """Gain no privileges, as by running sudo, and leave no core file: there are other people's data in it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 class _Connection:

@@ -33,11 +33,12 @@ PAGES = (
     "how-to/environments.md",
     "how-to/extend-the-server.md",
     "how-to/score-files.md",
+    "how-to/secure.md",
     "how-to/troubleshoot.md",
     "how-to/validate.md",
     "reference/http-api.md",
 )
-DEFAULT_URL = "http://127.0.0.1:8080"
+_DEFAULT_URL = re.compile(r"https?://127\.0\.0\.1:8080")
 _BLOCK = re.compile(r"(?:^<!-- (file|not run): ([^\n]*) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -61,7 +62,7 @@ class Reader:
         self.folder = folder
         self.printed = ""
         self._servers = contextlib.ExitStack()
-        self._url = DEFAULT_URL
+        self._url = ""
         (folder / "model-env").symlink_to(environment("sklearn").parents[1])
         commands = folder / ".commands"
         commands.mkdir()
@@ -82,7 +83,7 @@ class Reader:
             self._serve(shlex.split(block.text)[2:])
         else:
             assert block.language == "sh", block
-            self._run(block.text.replace(DEFAULT_URL, self._url))
+            self._run(re.sub(_DEFAULT_URL, self._url, block.text))
 
     def close(self) -> None:
         """Stop what runs."""
@@ -105,6 +106,7 @@ class Reader:
     def _serve(self, arguments: list[str]) -> None:
         self._servers.close()
         folder, *flags = arguments
+        flags = [str(self.folder / flag) if (self.folder / flag).is_file() else flag for flag in flags]
         ready = 513 if "--with-error-server" in flags else 200
         log = self.folder / "server.log"
         server: Server = self._servers.enter_context(running_server(log, self.folder / folder, *flags, ready=ready))

@@ -570,6 +570,15 @@ def _(servers: Servers) -> Found:
         yield "openai", say(server, "x")
 
 
+@scenario("unauthorized")
+def _(servers: Servers) -> Found:
+    keys = servers.folder / "keys"
+    keys.write_text("0123456789abcdef\n")
+    server = servers.waiting("keys", "--api-keys-file", str(keys))
+    yield "native", get(server, "/info/")
+    yield "openai", say(server, "x")
+
+
 class RunningCall:
     """A request in another thread; ``answer`` once it is there."""
 

@@ -87,6 +87,14 @@ _ROWS: Final = (
         "it cut off, or has a part a line that starts with the boundary?",
     ),
     ErrorRow(
+        code="unauthorized",
+        status=401,
+        title="No key",
+        cause="The server asks for keys (--api-keys-file), and the request shows none that it knows.",
+        cure="Send Authorization: Bearer KEY, or X-API-Key: KEY, with a key that the server's operator gave you.",
+        example="show a key of this server: Authorization: Bearer KEY, or X-API-Key: KEY",
+    ),
+    ErrorRow(
         code="shutdown_forbidden",
         status=403,
         title="Shutdown is off",

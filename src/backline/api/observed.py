@@ -234,11 +234,14 @@ class Observed:
             )
 
 
-def observe(app: Application, settings: Settings, tracing: Tracing | None) -> ASGIApp:
-    """Return the application as the server is to call it: observed, where spans or lines of its requests are wanted."""
+def observe(app: Application, settings: Settings, tracing: Tracing | None, entry: ASGIApp) -> ASGIApp:
+    """Return what the server is to call: ``entry``, observed where spans or lines of its requests are wanted.
+
+    ``entry`` is the application, or what stands before it.
+    """
     logs_requests = settings.log.access == "all"
     if tracing is None and not logs_requests:
-        return app
+        return entry
     routes, below, left_out = {}, {}, set()
     for route in app.routes:
         path = getattr(route, "path", None)
@@ -250,4 +253,4 @@ def observe(app: Application, settings: Settings, tracing: Tracing | None) -> AS
             left_out.add(path)
         else:
             routes[path] = path.rstrip("/") or "/"
-    return Observed(app, routes=routes, below=below, left_out=left_out, tracing=tracing, logs_requests=logs_requests)
+    return Observed(entry, routes=routes, below=below, left_out=left_out, tracing=tracing, logs_requests=logs_requests)

@@ -33,7 +33,7 @@ _BINARY: Final[Json] = {"type": "string", "contentMediaType": "application/octet
 _ANY: Final[Json] = {}
 
 # Which errors which routes can answer, by the keys of the error table.
-_ALWAYS: Final = ("internal_error", "head_too_large", "too_many_connections")
+_ALWAYS: Final = ("internal_error", "unauthorized", "head_too_large", "too_many_connections")
 _READY: Final = ("loading", "draining", "load_failed", "environment_failed", "config_error")
 _MODEL: Final = (
     *_ALWAYS,

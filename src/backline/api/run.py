@@ -26,6 +26,7 @@ from backline.api.connections import Guard, GuardedHttp, allowed_connections
 from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
 from backline.api.observed import observe
+from backline.api.security import Security
 from backline.errors import ServerDraining
 from backline.observe.logs import announce, logging_to_stderr
 from backline.observe.tracing import open_tracing
@@ -33,6 +34,8 @@ from backline.runtime.backend_process import BackendState
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from backline.api.extension import Extension
     from backline.api.state import ApiState
     from backline.config.model_folder import ModelFolder
@@ -86,8 +89,11 @@ async def _serve(
     launched: Launched | None,
     reread: Callable[[], ModelFolder] | None,
 ) -> Outcome:
+    prefix = settings.server.url_prefix
+    probes = probe_paths(prefix)
+    security = Security(settings, open_paths=probes)
     host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
+    url = f"{security.scheme}://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
     failed = False
 
     def report(state: ApiState, outcome: ModelState) -> None:
@@ -128,33 +134,17 @@ async def _serve(
         reread=reread,
     )
     tracing = open_tracing()
-    prefix = settings.server.url_prefix
     guard = Guard(
         limits=settings.limits,
         max_connections=allowed_connections(settings.limits.max_connections),
-        probes=probe_paths(prefix),
+        probes=probes,
         unhurried=(f"{prefix}/directAccess/", f"{prefix}/nim/"),
     )
-    config = uvicorn.Config(
-        observe(app, settings, tracing),
-        # uvicorn calls whatever makes a protocol, though its types ask for a class.
-        http=functools.partial(GuardedHttp, guard=guard),  # type: ignore[arg-type]
-        h11_max_incomplete_event_size=settings.limits.max_head,
-        lifespan="on",
-        # Only a backend has WebSockets; without one who asks for one is answered in HTTP, and nothing is imported.
-        ws="none" if settings.backend.url is None else "auto",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing here asks where a client is, and a backend is told by whom we were asked
-        backlog=BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
-    )
+    config = _uvicorn_config(settings, observe(app, settings, tracing, security.protect(app)), guard, security)
     state: ApiState = app.state.backline
     if state.extension is not None:
         _tell_extension(state.extension)
-    server = DrainingServer(config, state, guard)
+    server = DrainingServer(config, state, guard, security)
     _calm_garbage_collector()
     announce(listening_text(settings, url))
     # uvicorn's way of saying that the lifespan did not start
@@ -169,6 +159,29 @@ async def _serve(
     if failed or not (server.started or state.leaving):
         return Outcome.FAILED
     return Outcome.INTERRUPTED if server.interrupted else Outcome.STOPPED
+
+
+def _uvicorn_config(settings: Settings, entry: ASGIApp, guard: Guard, security: Security) -> uvicorn.Config:
+    config = uvicorn.Config(
+        entry,
+        # uvicorn calls whatever makes a protocol, though its types ask for a class.
+        http=functools.partial(GuardedHttp, guard=guard),  # type: ignore[arg-type]
+        h11_max_incomplete_event_size=settings.limits.max_head,
+        lifespan="on",
+        # Only a backend has WebSockets; without one who asks for one is answered in HTTP, and nothing is imported.
+        ws="none" if settings.backend.url is None else "auto",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=security.headers,
+        proxy_headers=False,  # nothing here asks where a client is, and a backend is told by whom we were asked
+        backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, int(settings.server.drain_timeout)),
+    )
+    config.load()
+    config.ssl = security.context  # ours, as uvicorn's is made once and for all
+    return config
 
 
 def _tell_extension(extension: Extension) -> None:
@@ -227,10 +240,11 @@ class DrainingServer(uvicorn.Server):
 
     interrupted = False
 
-    def __init__(self, config: uvicorn.Config, state: ApiState, guard: Guard) -> None:
+    def __init__(self, config: uvicorn.Config, state: ApiState, guard: Guard, security: Security | None = None) -> None:
         super().__init__(config)
         self._state = state
         self._guard = guard
+        self._security = security
         self._drain_at = 0.0
         self.server_state = self._connections = _ConnectionState()
 
@@ -250,6 +264,8 @@ class DrainingServer(uvicorn.Server):
         """See uvicorn, which calls this ten times a second."""
         if counter % 10 == 0:
             self._guard.pass_over(self._connections.connections, asyncio.get_running_loop().time())
+            if self._security is not None:
+                self._security.refresh()
         if self._state.leaving and not self.should_exit:
             self._let_go()
             drained_for = time.monotonic() - self._drain_at

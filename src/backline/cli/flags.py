@@ -28,6 +28,7 @@ _TITLES = {
     "limits": "Limits",
     "backend": "Backend",
     "generation": "Text generation by the backend",
+    "security": "Security",
     "log": "Logging",
 }
 _NUMBER = re.compile(r"-[0-9.]+")

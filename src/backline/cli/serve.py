@@ -23,6 +23,7 @@ from backline.config.model_folder import ModelFolder
 from backline.config.python import is_to_be_built
 from backline.proxy.choose import check_client
 from backline.runtime.backend_process import check_command
+from backline.runtime.confinement import confinement
 from backline.runtime.launch import Launched, launched_early
 from backline.runtime.threads import threads_per_worker
 
@@ -80,8 +81,9 @@ def _first_worker(folder: ModelFolder) -> Iterator[Launched | None]:
         return
     python = folder.settings.workers.python
     threads = threads_per_worker(folder.settings.workers)
+    confined = confinement(folder.settings.security)
     if not is_to_be_built(python):
-        with launched_early(python, folder.spec(), math_threads=threads) as launched:
+        with launched_early(python, folder.spec(), confined, math_threads=threads) as launched:
             yield launched
         return
     from backline.runtime.environments.prepare import python_if_there  # late: most servers need none of it
@@ -90,7 +92,7 @@ def _first_worker(folder: ModelFolder) -> Iterator[Launched | None]:
         if built is None:  # the server builds it while it answers the probes
             yield None
             return
-        with launched_early(built, folder.spec(), math_threads=threads) as launched:
+        with launched_early(built, folder.spec(), confined, math_threads=threads) as launched:
             yield launched
 
 

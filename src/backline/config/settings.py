@@ -112,8 +112,8 @@ class ServerSettings:
     host: str = setting(
         "127.0.0.1",
         TEXT,
-        "The interface to listen on. Only this machine reaches the default; 0.0.0.0 lets everyone in, and there is no "
-        "authentication in front of the model.",
+        "The interface to listen on. Only this machine reaches the default; 0.0.0.0 lets everyone in who shows a "
+        "key, where there is --api-keys-file, and else just everyone.",
         commands=_SERVE,
     )
     port: int = setting(
@@ -666,6 +666,59 @@ class GenerationSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SecuritySettings:
+    """Who may ask, and what the model may do."""
+
+    api_keys_file: Path | None = setting(
+        None,
+        PATH,
+        "A file with the keys that callers must show (Authorization: Bearer KEY, or X-API-Key: KEY), one a line, each "
+        "with a name before it if you like; sha256: and a digest does as well as a key. Probes need none. The file is "
+        "read again when it changes.",
+        commands=_SERVE,
+    )
+    tls_cert: Path | None = setting(
+        None,
+        PATH,
+        "Serve HTTPS with this certificate chain (PEM); read again when it changes.",
+        commands=_SERVE,
+    )
+    tls_key: Path | None = setting(
+        None, PATH, "The certificate's private key, where it is not in the same file.", commands=_SERVE
+    )
+    tls_client_ca: Path | None = setting(
+        None,
+        PATH,
+        "Take only clients with a certificate that one of these authorities has signed.",
+        commands=_SERVE,
+    )
+    cors_origins: str | None = setting(
+        None,
+        TEXT,
+        "The web pages that may call this server from a browser, such as https://app.example.com; several with commas "
+        "between them, * for all.",
+        flags=("--cors-origins",),
+        commands=_SERVE,
+    )
+    worker_user: str | None = setting(
+        None,
+        TEXT,
+        "Run the model as this user, who then can write no file of the server's; the server has to run as root for it.",
+        flags=("--worker-user",),
+        show_none="the server's own",
+        commands=_SERVE,
+    )
+    worker_network: bool = setting(
+        True,
+        SWITCH,
+        "Let the model reach the network. Without, it has none at all, not even this machine's (Linux; unshare of "
+        "util-linux does it, as root or where the system lets users make namespaces).",
+        flags=("--worker-network",),
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Logs, which go to standard error."""
 
@@ -713,6 +766,7 @@ class Settings:
     limits: LimitSettings = LimitSettings()
     backend: BackendSettings = BackendSettings()
     generation: GenerationSettings = GenerationSettings()
+    security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
 
 
@@ -726,6 +780,7 @@ SECTIONS: dict[str, type] = {
     "limits": LimitSettings,
     "backend": BackendSettings,
     "generation": GenerationSettings,
+    "security": SecuritySettings,
     "log": LogSettings,
 }
 """The dataclass of each section, in the order of the tree."""
@@ -739,8 +794,8 @@ ADDRESS_OPTION = Option(
     section="server",
     name="address",
     kind=ADDRESS,
-    help="Host and port in one. The default, 127.0.0.1:8080, is reached from this machine only: nothing asks a caller "
-    "who he is, so 0.0.0.0 (every interface) is yours to choose, as in a container.",
+    help="Host and port in one. The default, 127.0.0.1:8080, is reached from this machine only. Without "
+    "--api-keys-file nothing asks a caller who he is, so 0.0.0.0 (every interface) is yours to choose.",
     default=None,
     flags=("--address",),
     twins=("ADDRESS",),

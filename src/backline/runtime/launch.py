@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import backline_worker
+from backline.runtime.confinement import UNCONFINED, Confinement
 from backline.runtime.threads import bound_threads
 from backline_worker import channel
 from backline_worker.channel import Kind
 
 # These would make the model's interpreter import from, or behave like, the server's environment.
+_OUR_SETTINGS = "BACKLINE_"  # among them what is secret, such as keys
 _SERVER_ONLY_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 _PACKAGE = Path(backline_worker.__file__).parent
@@ -94,7 +96,9 @@ class _Listener:
         self.socket.close()
 
 
-def launch(python: str, spec: Mapping[str, Any], *, math_threads: int | None = None) -> Launched:
+def launch(
+    python: str, spec: Mapping[str, Any], confinement: Confinement = UNCONFINED, *, math_threads: int | None = None
+) -> Launched:
     """Start a worker for the model ``spec`` under the interpreter ``python``; ``"current"`` is the server's own.
 
     ``math_threads`` bounds the threads of its numeric libraries. It begins to load at once. Raises ``OSError`` when the
@@ -104,16 +108,15 @@ def launch(python: str, spec: Mapping[str, Any], *, math_threads: int | None = N
     if not hasattr(socket, "AF_UNIX"):
         listener = _Listener()
         try:
-            return Launched(
-                _spawn(python, listener.address, math_threads), channel=None, listener=listener, start=start
-            )
+            popen = _spawn(python, listener.address, confinement, math_threads)
+            return Launched(popen, channel=None, listener=listener, start=start)
         except BaseException:
             listener.close()
             raise
     ours, theirs = socket.socketpair()
     try:
         ours.setblocking(False)
-        popen = _spawn(python, f"fd:{theirs.fileno()}", math_threads, pass_fds=(theirs.fileno(),))
+        popen = _spawn(python, f"fd:{theirs.fileno()}", confinement, math_threads, pass_fds=(theirs.fileno(),))
     except BaseException:
         ours.close()
         raise
@@ -126,14 +129,14 @@ def launch(python: str, spec: Mapping[str, Any], *, math_threads: int | None = N
 
 @contextlib.contextmanager
 def launched_early(
-    python: str, spec: Mapping[str, Any], *, math_threads: int | None = None
+    python: str, spec: Mapping[str, Any], confinement: Confinement = UNCONFINED, *, math_threads: int | None = None
 ) -> Iterator[Launched | None]:
     """Start the first worker for the block; one that nobody has taken over is killed at its end.
 
     ``None`` where it cannot be started: the supervisor will try again, and tell.
     """
     try:
-        launched = launch(python, spec, math_threads=math_threads)
+        launched = launch(python, spec, confinement, math_threads=math_threads)
     except OSError:
         yield None
         return
@@ -144,25 +147,31 @@ def launched_early(
 
 
 def _spawn(
-    python: str, connect: str, math_threads: int | None, *, pass_fds: tuple[int, ...] = ()
+    python: str,
+    connect: str,
+    confinement: Confinement,
+    math_threads: int | None,
+    *,
+    pass_fds: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     current = python == "current"
     return subprocess.Popen(  # noqa: S603  (the operator's interpreter, our own file)
-        [sys.executable if current else python, str(_BOOT), str(_PACKAGE), connect],
+        [*confinement.command, sys.executable if current else python, str(_BOOT), str(_PACKAGE), connect],
         bufsize=0,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(math_threads, current=current),
+        env={**_environment(math_threads, current=current), **confinement.environment},
         pass_fds=pass_fds,
         # Its own session: Ctrl-C reaches the server alone, and a kill reaches the model's own child processes too.
         start_new_session=True,
+        **confinement.popen_options,
     )
 
 
 def _environment(math_threads: int | None, *, current: bool) -> dict[str, str]:
-    # The one place where the process environment is handed on as it is: it is the model's, not a setting of ours.
-    environment = dict(os.environ)
+    # The one place where the process environment is handed on: what is no setting of ours is the model's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_SETTINGS)}
     if not current:
         for name in _SERVER_ONLY_VARIABLES:
             environment.pop(name, None)

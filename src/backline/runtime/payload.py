@@ -27,6 +27,7 @@ import tempfile
 from typing import TYPE_CHECKING, Final
 
 from backline.errors import BacklineError, BodyTooLarge, QueueFull
+from backline.runtime.confinement import UNCONFINED, Confinement
 from backline_worker.channel import LARGE_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class PayloadSink:
         try:
             self._path = self._directory.new_path()
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._directory.confinement.give(self._path)
         except OSError as exc:
             raise self._refusal(exc, self.size) from exc
         kept = self._first if self._first is not None else self._buffer
@@ -220,9 +222,15 @@ class PayloadDirectory:
         self.removed = tuple(_remove_dead(parent))
         self.path, self._lock = _make_locked(parent)
         self._numbers = itertools.count(1)
+        self.confinement = UNCONFINED
         self.unfinished_bytes = 0  # of bodies that are still being received
         self._most_bytes: int | None = None
         self._held_elsewhere: Callable[[], int] = int
+
+    def belong_to(self, confinement: Confinement) -> None:
+        """Let the user as whom the model runs read and write in here."""
+        self.confinement = confinement
+        confinement.give(self.path)
 
     def bound(self, most_bytes: int, held_elsewhere: Callable[[], int]) -> None:
         """Refuse more than ``most_bytes`` of bodies: those being received and what ``held_elsewhere`` returns."""
@@ -303,7 +311,7 @@ def _remove_dead(parent: str) -> Iterator[str]:
             continue  # another user's, not a directory, or gone already
         try:
             status = os.fstat(descriptor)
-            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            if os.geteuid() not in {0, status.st_uid} or stat.S_IMODE(status.st_mode) & 0o077:
                 continue  # not one that we would have made
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backline.config.python import is_to_be_built
 from backline.errors import ConfigError, ServerDraining
 from backline.observe.observer import SILENT
+from backline.runtime.confinement import confinement
 from backline.runtime.dispatcher import Dispatcher
 from backline.runtime.payload import PayloadDirectory
 from backline.runtime.supervisor import Supervisor
@@ -54,11 +55,14 @@ class ModelService:
 
             self.python = ModelPython(settings)
         self._later_pythons: list[ModelPython] = []
+        confined = confinement(settings.security)
+        payloads.belong_to(confined)
         plan = WorkerPlan(
             python=settings.workers.python,
             spec=spec,
             payload_directory=payloads.path,
             math_threads=threads_per_worker(settings.workers),
+            confinement=confined,
         )
         self.supervisor = Supervisor(
             plan,

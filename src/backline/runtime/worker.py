@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from backline.errors import ModelLoadFailed, WorkerReported
 from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.chats import ChatStream
+from backline.runtime.confinement import UNCONFINED, Confinement
 from backline.runtime.launch import Launched, launch
 from backline.runtime.process import WorkerProcess
 from backline_worker import channel
@@ -82,6 +83,7 @@ class WorkerPlan:
     payload_directory: str
     math_threads: int | None = None  # what the numeric libraries of each may use
     generation: int = 1  # how many models the server has loaded, one after another
+    confinement: Confinement = UNCONFINED
 
 
 class WorkerOwner(Protocol):
@@ -158,9 +160,10 @@ class Worker(asyncio.Protocol):
         """Start the process; return when it is gone and everything of it is cleaned up. Cancelling kills it."""
         try:
             self._status = StatusPage(str(self._status_path), create=True)
+            self.plan.confinement.give(str(self._status_path))
             launched, self._launched = self._launched, None
             if launched is None:
-                launched = launch(self.plan.python, self.plan.spec, math_threads=self.plan.math_threads)
+                launched = self._launch()
             self._process = WorkerProcess(launched)
             self.pid = self._process.pid
             # It was stopped, or given up, before there was a process.
@@ -170,7 +173,9 @@ class Worker(asyncio.Protocol):
             # A child process of the model may still hold a pipe open, so the wait for the last lines is bounded.
             await self._process.end_output(_LAST_OUTPUT_TIMEOUT)
         except OSError as exc:
-            self.death_reason = f"cannot start {self.plan.python}: {exc}"
+            user = self.plan.confinement.user
+            who = "" if user is None else f" as {user.name}, who has to be able to reach it"
+            self.death_reason = f"cannot start {self.plan.python}{who}: {exc}"
             self.death_cause = "spawn"
         except Exception:  # a fault of ours ends this worker, which is replaced, and never the server
             logger.exception("worker %d: fault in the server's own code", self.number)
@@ -178,6 +183,10 @@ class Worker(asyncio.Protocol):
             self.death_cause = "fault"
         finally:
             self._bury()
+
+    def _launch(self) -> Launched:
+        plan = self.plan
+        return launch(plan.python, plan.spec, plan.confinement, math_threads=plan.math_threads)
 
     async def _attend(self, process: WorkerProcess) -> None:
         try:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import backline.api.access
 import backline.api.endpoint
 import backline.api.probes
 import backline.api.shutdown  # noqa: F401 - their error classes have to be in the table too
@@ -52,6 +53,7 @@ WORKER_ERRORS = sorted(set(family_of(backline_worker.errors.ReportedError)), key
 # The statuses as the contract and the design fix them, written down a second time on purpose.
 STATUSES = {
     400: {"bad_request", "malformed_multipart"},
+    401: {"unauthorized"},
     403: {"shutdown_forbidden"},
     404: {"not_found", "operation_unavailable"},
     405: {"method_not_allowed"},

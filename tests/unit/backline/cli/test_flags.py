@@ -20,7 +20,7 @@ Served = list[tuple[Settings, ModelFolder]]
 @pytest.fixture(autouse=True)
 def no_socket_and_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve_module, "listen", lambda host, port: contextlib.nullcontext())
-    monkeypatch.setattr(serve_module, "launched_early", lambda python, spec, **more: contextlib.nullcontext())
+    monkeypatch.setattr(serve_module, "launched_early", lambda python, spec, confined, **more: contextlib.nullcontext())
 
 
 @pytest.fixture
