@@ -22,7 +22,6 @@ from backline.config.api_key import read_api_key
 from backline.config.model_folder import ModelFolder
 from backline.config.python import is_to_be_built
 from backline.proxy.choose import check_client
-from backline.runtime.backend_process import check_command
 from backline.runtime.confinement import confinement
 from backline.runtime.launch import Launched, launched_early
 from backline.runtime.threads import threads_per_worker
@@ -42,6 +41,8 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     server = folder.settings.server
     if folder.settings.backend.url is not None:
         check_client(folder.settings.backend)
+        from backline.runtime.backend_process import check_command  # late: it brings asyncio
+
         check_command(folder.settings.backend)
         read_api_key(folder.settings.generation)
     with listen(server.host, server.port) as listener, _first_worker(folder) as launched:
