@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -139,6 +140,26 @@ def running_server(
             server.stop()
         finally:
             _running.remove(server)
+
+
+@contextlib.contextmanager
+def tiny_backend_running() -> Iterator[str]:
+    """Run ``tiny_backend.py`` for the block; yields its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("tiny_backend.py")), str(port)])
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert process.poll() is None, "the small backend did not start"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def running_logs() -> list[str]:

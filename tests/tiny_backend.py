@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        if self.path == "/health":
+        if self.path in ("/health", "/v1/health/ready"):
             ready = time.monotonic() - started >= given.load
             self.answer({}, 200 if ready else 503)
             if ready and given.die_when_ready:

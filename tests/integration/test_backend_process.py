@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -90,7 +91,7 @@ def test_while_it_loads_the_server_lives_and_says_how_it_goes(serve: ServeFixtur
 
 
 def test_it_is_started_again_when_it_dies_and_the_streams_under_way_are_cut_not_ended(serve: ServeFixture) -> None:
-    server = start(serve)
+    server = start(serve, "--load", "1")
     first = info(server)["process"]["pid"]
     with connect(server.url) as sock:
         body = json.dumps({"stream": True, "events": 1000}).encode()
@@ -107,6 +108,9 @@ def test_it_is_started_again_when_it_dies_and_the_streams_under_way_are_cut_not_
     assert request("POST", f"{server.url}/chat/completions", CHAT).status == 200
     assert "is gone: killed by SIGKILL" in server.log()
     assert info(server)["process"]["restarts"] == 1
+    loads = re.findall(r"the backend \(pid \d+\) is ready after ([0-9.]+) s", server.log())
+    assert len(loads) == 2
+    assert min(map(float, loads)) >= 1  # what the first one said of itself counts for nothing
 
 
 def test_a_crash_loop_fails_the_backend_for_good_and_the_server_stays_where_it_was_asked_to(
@@ -155,6 +159,17 @@ def test_one_that_ignores_sigterm_is_killed(serve: ServeFixture) -> None:
     pid = info(server)["process"]["pid"]
     assert server.stop() == 0
     assert "did not stop within 0.5 s" in server.log()
+    assert not is_alive(pid)
+
+
+def test_a_second_signal_does_not_wait_for_one_that_ignores_sigterm(serve: ServeFixture) -> None:
+    server = start(serve, "--ignore-term")
+    pid = info(server)["process"]["pid"]
+    server.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "stopping the backend" in server.log())
+    assert is_alive(pid)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(10) == 130
     assert not is_alive(pid)
 
 

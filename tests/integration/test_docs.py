@@ -1,8 +1,9 @@
 """What the pages tell the reader to do works, block by block, in the order in which it is told.
 
 A block of ``sh`` is run, with the server's address put in place of the default; one that serves is left running until
-the next one that does. A block under ``<!-- file: NAME -->`` is written there. A block of ``json`` is what the block
-before it has printed. A block under ``<!-- not run: REASON -->``, and ``text``, is left alone.
+the next one that does. Where a page speaks of a backend at port 8000, a small one runs. A block under
+``<!-- file: NAME -->`` is written there. A block of ``json`` is what the block before it has printed. A block under
+``<!-- not run: REASON -->``, and ``text``, is left alone.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ import pytest
 
 from tests.environments import environment
 from tests.integration.load import request
-from tests.serving import ServeFixture, Server, running_server
+from tests.serving import ServeFixture, Server, running_server, tiny_backend_running
 
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "tutorial.md",
+    "how-to/direct-access.md",
     "how-to/environments.md",
     "how-to/extend-the-server.md",
+    "how-to/llm-backends.md",
     "how-to/score-files.md",
     "how-to/secure.md",
     "how-to/troubleshoot.md",
@@ -39,6 +42,7 @@ PAGES = (
     "reference/http-api.md",
 )
 _DEFAULT_URL = re.compile(r"https?://127\.0\.0\.1:8080")
+BACKEND_URL = "http://127.0.0.1:8000"
 _BLOCK = re.compile(r"(?:^<!-- (file|not run): ([^\n]*) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -61,7 +65,9 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.printed = ""
-        self._servers = contextlib.ExitStack()
+        self._all = contextlib.ExitStack()
+        self._servers = self._all.enter_context(contextlib.ExitStack())
+        self._backend: str | None = None
         self._url = ""
         (folder / "model-env").symlink_to(environment("sklearn").parents[1])
         commands = folder / ".commands"
@@ -80,14 +86,19 @@ class Reader:
         elif block.language == "json":
             assert_alike(json.loads(self.printed), json.loads(block.text))
         elif block.text.startswith("backline serve "):
-            self._serve(shlex.split(block.text)[2:])
+            self._serve(shlex.split(self._with_backend(block.text).replace("\\\n", ""))[2:])
         else:
             assert block.language == "sh", block
-            self._run(re.sub(_DEFAULT_URL, self._url, block.text))
+            self._run(re.sub(_DEFAULT_URL, self._url, self._with_backend(block.text)))
 
     def close(self) -> None:
         """Stop what runs."""
-        self._servers.close()
+        self._all.close()
+
+    def _with_backend(self, text: str) -> str:
+        if BACKEND_URL in text and self._backend is None:
+            self._backend = self._all.enter_context(tiny_backend_running())
+        return text if self._backend is None else text.replace(BACKEND_URL, self._backend)
 
     def _run(self, commands: str) -> None:
         done = subprocess.run(
@@ -105,11 +116,11 @@ class Reader:
 
     def _serve(self, arguments: list[str]) -> None:
         self._servers.close()
-        folder, *flags = arguments
-        flags = [str(self.folder / flag) if (self.folder / flag).is_file() else flag for flag in flags]
-        ready = 513 if "--with-error-server" in flags else 200
+        folder = None if arguments[0].startswith("-") else self.folder / arguments.pop(0)
+        arguments = [str(self.folder / flag) if (self.folder / flag).is_file() else flag for flag in arguments]
+        ready = 513 if "--with-error-server" in arguments else 200
         log = self.folder / "server.log"
-        server: Server = self._servers.enter_context(running_server(log, self.folder / folder, *flags, ready=ready))
+        server: Server = self._servers.enter_context(running_server(log, folder, *arguments, ready=ready))
         self._url = server.url
 
 

@@ -161,6 +161,7 @@ def test_a_model_without_a_chat_hook_leaves_chats_to_the_backend(
     server = serve(tmp_path, "--python", python, "--backend", backend.url, "--backend-ready-path", "/ok")
     assert content(ask(server, "POST", "/chat/completions", b"{}"))["target"] == "/v1/chat/completions"
     assert content(ask(server, "GET", "/models"))["data"] == [{"id": "tiny"}]
+    assert content(ask(server, "GET", "/capabilities/"))["supported_methods"]["chat"] is True
     assert ask(server, "POST", "/predictUnstructured", b"x", "Content-Type: text/plain\r\n").body == b"x"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backline import __version__
 from backline.api.endpoint import Endpoint, respond_json
+from backline.api.openai_routes import goes_to_backend
 from backline.errors import BacklineError, ModelLoading, ServerDraining
 from backline.observe.processes import resident_bytes
 from backline.runtime.supervisor import ModelState
@@ -160,6 +161,9 @@ class Capabilities(Endpoint):
         content = {
             "supported_payload_formats": model.get("input_formats", []),
             "supported_response_formats": model.get("output_formats", []),
-            "supported_methods": {"chat": bool(model.get("chat")), "directAccess": self.state.backend is not None},
+            "supported_methods": {
+                "chat": bool(model.get("chat")) or goes_to_backend(self.state),
+                "directAccess": self.state.backend is not None,
+            },
         }
         return await respond_json(send, 200, content, request_id)

@@ -311,6 +311,8 @@ class DrainingServer(uvicorn.Server):
         if self._state.leaving or self.should_exit:
             self.force_exit = True
             self.should_exit = True
+            if self._state.backend_process is not None:
+                self._state.backend_process.kill()
         self.drain()
         if sig == signal.SIGINT:
             self.interrupted = True

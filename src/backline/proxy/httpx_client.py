@@ -69,11 +69,12 @@ class HttpxClient:
             stream = _stream_class(self._httpx)(body)
             if not any(name == b"content-length" for name, _ in headers):
                 headers.append((b"transfer-encoding", b"chunked"))
-        # The target goes round the URL, which would write some characters in another way.
-        extensions = {"timeout": self._timeout, "target": request.target}
-        return await self._transport.handle_async_request(
-            self._httpx.Request(request.method, self._url, headers=headers, stream=stream, extensions=extensions)
-        )
+        extensions = {"timeout": self._timeout}
+        made = self._httpx.Request(request.method, self._url, headers=headers, stream=stream, extensions=extensions)
+        # The library's own URL would write some characters in another way, and the extension ``target`` is not known to
+        # httpcore before 1.0.6.
+        made.url = _Url(self._url, request.target)
+        return await self._transport.handle_async_request(made)
 
     async def aclose(self) -> None:
         """See ``BackendClient``."""
@@ -122,6 +123,18 @@ def _stream_class(httpx: Any) -> Any:
             return self._pieces
 
     return Stream
+
+
+class _Url:
+    """What a transport asks of a request's URL."""
+
+    def __init__(self, base: Any, target: bytes) -> None:
+        self.raw_scheme: bytes = base.raw_scheme
+        self.raw_host: bytes = base.raw_host
+        self.port: int | None = base.port
+        self.scheme: str = base.scheme
+        self.host: str = base.host
+        self.raw_path = target
 
 
 def _reason(exc: BaseException) -> str:

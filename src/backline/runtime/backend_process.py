@@ -194,6 +194,12 @@ class BackendProcess:
                 _signal(process, signal.SIGKILL)
         await self._ended.wait()
 
+    def kill(self) -> None:
+        """Kill it at once: whoever stops the server will not wait. May be called from a signal handler."""
+        self._stopping.set()
+        if self._process is not None:
+            _signal(self._process, signal.SIGKILL)
+
     async def _run_once(self) -> None:
         """Run one process from its start to its end, and judge that."""
         if await self._somebody_listens():
@@ -254,11 +260,16 @@ class BackendProcess:
                     )
                 if passed >= report:
                     report = next(reports, report + _REPORT_EVERY)
-                    lines = self.last_lines
-                    last = f": {lines[-1]}" if lines else "; it has written nothing"
-                    logger.info("backend: still loading after %.0f s%s", passed, last)
+                    self._report_loading(passed)
         finally:
             ready.cancel()
+
+    def _report_loading(self, seconds: float) -> None:
+        if self._stopping.is_set():
+            return
+        lines = self.last_lines
+        last = f": {lines[-1]}" if lines else "; it has written nothing"
+        logger.info("backend: still loading after %.0f s%s", seconds, last)
 
     def _start(self) -> WorkerProcess:
         command = list(self._plan.command)
