@@ -39,3 +39,20 @@ install_project() {
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --editable .
     touch "$folder/.project"
 }
+
+# make_track NAME: .venv-NAME with what requirements/track-NAME.txt says and the project, nothing else. Needs .venv.
+make_track() {
+    local name="$1" folder=".venv-$1" lock="requirements/track-$1.txt" stamp
+    [[ -f "$lock" ]] || fail "there is no track $name; the tracks are current and $(cd requirements && ls track-*.txt | sed 's/track-//; s/\.txt//' | xargs)"
+    stamp="$(.venv/bin/python -c 'import hashlib, sys; print(sys.version, hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$lock")"
+    if [[ "$(cat "$folder/.installed" 2>/dev/null)" == "$stamp" && "$folder/.project" -nt pyproject.toml ]]; then
+        return
+    fi
+    say "making $folder"
+    .venv/bin/uv venv --quiet --clear --python .venv/bin/python "$folder"
+    .venv/bin/uv pip install --quiet --compile-bytecode --python "$folder/bin/python" --require-hashes --no-deps \
+        --requirement "$lock"
+    .venv/bin/uv pip install --quiet --python "$folder/bin/python" --no-deps --editable .
+    printf '%s\n' "$stamp" >"$folder/.installed"
+    touch "$folder/.project"
+}

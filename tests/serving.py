@@ -31,6 +31,9 @@ _SETTINGS = re.compile(
     r"|(NEGATIVE|POSITIVE)_CLASS_LABEL|RUNTIME_PARAMS_FILE|SHOW_STACKTRACE|TARGET_(NAME|TYPE)|URL_PREFIX|WITH_ERROR_SERVER"
 )
 
+SERVER_PYTHON = os.environ.get("TEST_SERVER_PYTHON") or sys.executable
+"""The python that servers run under: another one where scripts/test --track tests another set of packages."""
+
 _running: list[Server] = []
 
 
@@ -122,8 +125,11 @@ def running_server(
     environ = {name: value for name, value in os.environ.items() if not _SETTINGS.fullmatch(name)}
     # The log goes to a file, where it is JSON if nobody says else.
     environ |= {"BACKLINE_LOG_FORMAT": "text"} | dict(env or {})
+    if sys.executable != SERVER_PYTHON:
+        # The models of the tests live in the tests' environment, wherever the server does.
+        environ.setdefault("BACKLINE_PYTHON", sys.executable)
     where = [] if folder is None else [str(folder)]
-    command = [sys.executable, "-m", "backline", "serve", *where, "--address", "127.0.0.1:0", *flags]
+    command = [SERVER_PYTHON, "-m", "backline", "serve", *where, "--address", "127.0.0.1:0", *flags]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=log_file.parent

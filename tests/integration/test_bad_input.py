@@ -19,7 +19,7 @@ from tests.environments import environment
 from tests.integration.load import Answer, post, request
 from tests.serving import ServeFixture, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.track]
 
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"

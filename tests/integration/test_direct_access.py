@@ -284,6 +284,7 @@ def sockets(serve_for_module: ServeFixture) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.track
 def test_messages_go_both_ways_in_order_as_text_and_as_bytes(sockets: str) -> None:
     with open_socket(sockets + "/echo", compression=None) as socket:
         messages: list[str | bytes] = ["hello", b"\x00\xff", "", b"", "Grüße €", bytes(1 << 20), "x" * (1 << 20)]

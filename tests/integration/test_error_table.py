@@ -24,7 +24,7 @@ from tests.integration.load import Answer, request
 from tests.raw_http import Peer, Request, running_backend
 from tests.serving import ServeFixture, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.track]
 
 METADATA = "name: errors\ntype: inference\ntargetType: textgeneration\ninferenceModel:\n  targetName: answer\n"
 
@@ -176,6 +176,14 @@ class Servers:
     @property
     def broken(self) -> Server:
         return self._server("broken", "import nonsense\n", METADATA, "--with-error-server", ready=513)
+
+    @property
+    def unbuildable(self) -> Server:
+        folder = self.folder / "unbuildable"
+        folder.mkdir(exist_ok=True)
+        (folder / "requirements.txt").write_text("no requirement =\n")
+        flags = ("--env", "auto", "--env-cache", str(self.folder / "environments"), "--with-error-server")
+        return self._server("unbuildable", "", METADATA, *flags, ready=513)
 
     @property
     def misconfigured(self) -> Server:
@@ -419,6 +427,13 @@ def _(servers: Servers) -> Found:
     yield "native", predict(servers.broken, "a\n1\n")
     yield "openai", say(servers.broken, "x")
     yield "openai", get(servers.broken, "/models")
+
+
+@scenario("environment_failed")
+def _(servers: Servers) -> Found:
+    yield "native", get(servers.unbuildable, "/health/")
+    yield "native", predict(servers.unbuildable, "a\n1\n")
+    yield "openai", say(servers.unbuildable, "x")
 
 
 @scenario("config_error")

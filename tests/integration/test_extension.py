@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.integration.load import Answer, request
-from tests.serving import ServeFixture, Server, running_server
+from tests.serving import SERVER_PYTHON, ServeFixture, Server, running_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.track]
 
 KEY = {"X-Key": "secret"}
 AUTH = """
@@ -124,7 +123,7 @@ def extension_of(server: Server, headers: dict[str, str] | None = None) -> Any:
 
 def failed_start(folder: Path, *flags: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     """Return exit code and standard error of a server that ends by itself."""
-    command = [sys.executable, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0", *flags]
+    command = [SERVER_PYTHON, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0", *flags]
     environ = {**os.environ, **(env or {})}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
     return done.returncode, done.stderr

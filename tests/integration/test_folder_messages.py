@@ -17,7 +17,7 @@ import pytest
 import backline
 from tests.environments import environment
 from tests.integration.load import request
-from tests.serving import ServeFixture
+from tests.serving import SERVER_PYTHON, ServeFixture
 
 pytestmark = pytest.mark.slow
 
@@ -234,7 +234,7 @@ class Run:
 
     def __init__(self, folder: Path, *flags: str, cwd: Path, address: str = "127.0.0.1:0") -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BACKLINE_")}
-        command = [sys.executable, "-m", "backline", "serve", str(folder), "--address", address, *flags]
+        command = [SERVER_PYTHON, "-m", "backline", "serve", str(folder), "--address", address, *flags]
         self._process = subprocess.Popen(
             command,
             cwd=cwd,

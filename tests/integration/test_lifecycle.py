@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.parse
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.integration.load import Answer, post, request
-from tests.serving import ServeFixture, Server
+from tests.serving import SERVER_PYTHON, ServeFixture, Server
 
 pytestmark = pytest.mark.slow
 
@@ -351,7 +350,7 @@ BROKEN = (
 def test_a_model_that_does_not_load_ends_the_server_with_the_reason(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", BROKEN)
     done = subprocess.run(
-        [sys.executable, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0"],
+        [SERVER_PYTHON, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -403,6 +402,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.track
 @pytest.mark.parametrize("prefix", ["", "/model/a", "model/a/", "/"])
 def test_every_route_answers_under_the_prefix_with_and_without_a_slash(
     serve: ServeFixture, folder: Path, prefix: str
@@ -502,7 +502,7 @@ def test_an_address_in_use_is_said_before_the_model_loads(serve: ServeFixture, f
     server = serve(folder)
     address = urllib.parse.urlsplit(server.url).netloc
     done = subprocess.run(
-        [sys.executable, "-m", "backline", "serve", str(folder), "--address", address],
+        [SERVER_PYTHON, "-m", "backline", "serve", str(folder), "--address", address],
         capture_output=True,
         text=True,
         timeout=60,

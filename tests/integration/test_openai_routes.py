@@ -13,7 +13,7 @@ from tests.environments import environment
 from tests.raw_http import Answer, Backend, Peer, Request, exchange, running_backend
 from tests.serving import ServeFixture, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.track]
 
 ECHO = (
     "def load_model(code_dir):\n    return 1\ndef score_unstructured(model, data, query, **kwargs):\n    return data\n"

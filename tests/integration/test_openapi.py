@@ -19,7 +19,7 @@ from tests.environments import environment
 from tests.integration.load import Answer, request
 from tests.serving import ServeFixture, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.track]
 
 ROOT = Path(__file__).parents[2]
 PREDICT = ("/predict/", "/predictions/", "/invocations/")

@@ -22,6 +22,7 @@ from backline.api.error_table import render_error
 from backline.api.extension import extend, merge_openapi, place_in
 from backline.api.extension_life import events_as_context, extension_running
 from backline.api.fair_share import FairShare
+from backline.api.framework import cause, never_redirect_slashes
 from backline.api.generate_routes import PredictEndpoint
 from backline.api.metrics_page import MetricsPage
 from backline.api.model_routes import ModelEndpoint
@@ -114,12 +115,12 @@ def create_app(
         routes=[*routes, *(Mount(path, endpoint) for path, endpoint in subtrees.items())],
         subtrees=subtrees,
         endpoints={route.path: route.app for route in reversed(routes)},
-        redirect_slashes=False,
         openapi_url=f"{prefix}/openapi.json",
         docs_url=f"{prefix}/docs",
         redoc_url=None,
         exception_handlers={HTTPException: _make_http_exception_handler(state), Exception: _make_fault_handler(state)},
     )
+    never_redirect_slashes(app)
     app.state.backline = state
     state.extension = extend(app, folder.server_code, settings.server)
     added_lifespans = [app.router.lifespan_context, events_as_context(app)]
@@ -248,13 +249,16 @@ def _make_fault_handler(state: ApiState) -> Callable[[Request, Exception], Corou
     """Return a handler for what the operator's own routes and middleware raise: in the documented shape, by line."""
 
     async def handle(request: Request, exc: Exception) -> Response:
-        place = place_in(exc, state.folder.server_code)
+        raised = cause(exc)
+        place = place_in(raised, state.folder.server_code)
         given = request.headers.get("x-request-id")
         request_id = state.request_id(given.encode("latin-1") if given else None)
         logger.error(
-            "%s: %s%s", type(exc).__name__, exc, f" ({place})" if place else "", extra={"request_id": request_id}
+            "%s: %s%s", type(raised).__name__, raised, f" ({place})" if place else "", extra={"request_id": request_id}
         )
-        error = BacklineError(f"{type(exc).__name__}{f' in {place}' if place else ' in the server'}; its log has more")
+        error = BacklineError(
+            f"{type(raised).__name__}{f' in {place}' if place else ' in the server'}; its log has more"
+        )
         response = render_error(error, family="native", request_id=request_id, show_stacktrace=False)
         headers = {name.decode(): value.decode() for name, value in response.headers}
         return Response(response.body, response.status, {**headers, "x-request-id": request_id})

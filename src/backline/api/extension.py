@@ -18,15 +18,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import fastapi.routing
 from fastapi import APIRouter, Request, WebSocket
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute, APIWebSocketRoute
+from fastapi.routing import APIRoute
 from starlette.middleware.base import (
     BaseHTTPMiddleware,  # noqa: TID251  (not used: looked for, and warned of)
 )
 from starlette.responses import Response
 
+from backline.api.framework import flattened, middleware_arguments, websocket_route
 from backline.config.problems import SettingError
 from backline.config.server_code import server_code
 
@@ -192,7 +192,7 @@ def _checked_lifespan(file: Path, lifespan: Any) -> Callable[[Any], contextlib.A
 def _look_at_routes(extension: Extension, app: Application, before: list[Any]) -> None:
     known = {id(route) for route in before}
     added = [route for route in app.router.routes if id(route) not in known]
-    for context in _flattened(added):
+    for context in flattened(added):
         path = getattr(context, "path", None) or "/"
         methods = ",".join(sorted(getattr(context, "methods", None) or ())) or "any method"
         where = _where(getattr(context, "endpoint", None), extension.file)
@@ -208,14 +208,9 @@ def _look_at_routes(extension: Extension, app: Application, before: list[Any]) -
         extension.openapi = {"paths": document["paths"], "components": document.get("components", {})}
 
 
-def _flattened(routes: list[Any]) -> Iterator[Any]:
-    flatten: Any = getattr(fastapi.routing, "iter_route_contexts", None)  # since the routes of FastAPI are a tree
-    yield from routes if flatten is None else flatten(routes)
-
-
 def _look_at_middleware(extension: Extension, app: Application) -> None:
     for middleware in app.user_middleware:
-        function: Any = middleware.kwargs.get("dispatch")
+        function: Any = middleware_arguments(middleware).get("dispatch")
         what = function if function is not None else middleware.cls
         where = _where(what, extension.file)
         name = f"{_name(what)}{f' ({Path(where).name})' if where else ''}"
@@ -271,7 +266,7 @@ class _Depending:
 
         dependencies = router.dependencies
         self._http = APIRoute("/", pass_on, dependencies=dependencies, methods=_METHODS, response_model=None)
-        self._socket = APIWebSocketRoute("/", pass_socket_on, dependencies=dependencies)
+        self._socket = websocket_route("/", pass_socket_on, dependencies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask the dependencies, then the endpoint (ASGI)."""

@@ -78,7 +78,7 @@ def serve(
     with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True, secret_variables=secrets):
         for warning in folder.warnings:
             logger.warning("%s", warning)
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(settings.server.loop)) as runner:
             return runner.run(_serve(settings, folder, listener, launched, reread))
 
 
@@ -328,8 +328,10 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory where it is installed; ``None`` is asyncio's own loop."""
+def loop_factory(wanted: str = "auto") -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where it is wanted and installed; ``None`` is asyncio's own loop."""
+    if wanted == "asyncio":
+        return None
     try:
         import uvloop
     except ImportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import importlib.util
 import signal
 import socket
 import sys
@@ -21,7 +22,8 @@ from backline.cli.loading import load_for_server
 from backline.config.api_key import read_api_key
 from backline.config.model_folder import ModelFolder
 from backline.config.python import is_to_be_built
-from backline.proxy.choose import check_client
+from backline.errors import ConfigError
+from backline.proxy.choose import choose_client
 from backline.runtime.confinement import confinement
 from backline.runtime.launch import Launched, launched_early
 from backline.runtime.threads import threads_per_worker
@@ -39,8 +41,13 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     folder, reread = load_for_server(ctx, values)
     folder = _with_backend_port(folder)
     server = folder.settings.server
+    if server.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        raise ConfigError(
+            "--loop uvloop: the package uvloop is not installed in the server's environment; install it there, or "
+            "leave the choice to --loop auto"
+        )
     if folder.settings.backend.url is not None:
-        check_client(folder.settings.backend)
+        choose_client(folder.settings.backend)
         from backline.runtime.backend_process import check_command  # late: it brings asyncio
 
         check_command(folder.settings.backend)

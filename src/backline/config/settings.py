@@ -153,6 +153,12 @@ class ServerSettings:
         most=3600,
         commands=_SERVE,
     )
+    loop: str = setting(
+        "auto",
+        choice("auto", "uvloop", "asyncio"),
+        "The event loop: uvloop, which has to be installed, or Python's own asyncio; auto is uvloop where it is there.",
+        commands=_SERVE,
+    )
     allow_shutdown: bool = setting(
         False,
         SWITCH,
@@ -569,9 +575,10 @@ class BackendSettings:
         commands=_SERVE,
     )
     client: str = setting(
-        "http1",
-        choice("http1", "aiohttp", "httpx2", "httpx"),
-        "The HTTP client that talks to the backend: our own (http1), or a library, which then has to be installed.",
+        "auto",
+        choice("auto", "http1", "aiohttp", "httpx2", "httpx"),
+        "The HTTP client that talks to the backend: our own (http1, which needs httptools), or a library, which then "
+        "has to be installed. With auto the first of these that can be used.",
         flags=("--backend-client",),
         commands=_SERVE,
     )

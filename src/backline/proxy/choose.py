@@ -12,19 +12,35 @@ if TYPE_CHECKING:
     from backline.config.settings import BackendSettings
 
 
-def check_client(settings: BackendSettings) -> None:
-    """Raise ``ConfigError`` where the client's library is not installed; imports nothing."""
-    library = "httptools" if settings.client == "http1" else settings.client
+_LIBRARIES = {"http1": "httptools", "aiohttp": "aiohttp", "httpx2": "httpx2", "httpx": "httpx"}
+"""What each client needs, the quickest first."""
+
+
+def choose_client(settings: BackendSettings) -> str:
+    """Return the client's name, the first usable one for ``auto``; imports nothing.
+
+    Raises ``ConfigError`` where the library that it needs is not installed.
+    """
+    if settings.client == "auto":
+        for name, library in _LIBRARIES.items():
+            if importlib.util.find_spec(library) is not None:
+                return name
+        raise ConfigError(
+            "--backend: nothing in the server's environment can talk to it; install one of "
+            f"{', '.join(_LIBRARIES.values())} there"
+        )
+    library = _LIBRARIES[settings.client]
     if importlib.util.find_spec(library) is None:
         raise ConfigError(
             f"--backend-client {settings.client}: the package {library} is not installed in the server's environment; "
             f"install it there, or take another client"
         )
+    return settings.client
 
 
 def make_client(settings: BackendSettings, address: BackendAddress) -> BackendClient:
-    """Return a new client, whose library is imported here and not before."""
-    match settings.client:
+    """Return a new client, whose library is imported here and not before. Raises ``ConfigError``."""
+    match choose_client(settings):
         case "http1":
             from backline.proxy.http1_client import Http1Client
 

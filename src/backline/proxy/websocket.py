@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -34,7 +35,8 @@ class HandshakeRefused(Exception):
 
 def prepare(address: BackendAddress) -> None:
     """Do once, before there are requests to wait for it, what takes long: import the library, load certificates."""
-    import websockets.asyncio.client  # noqa: F401
+    with contextlib.suppress(ImportError):  # then uvicorn accepts no WebSocket either
+        import websockets.asyncio.client  # noqa: F401
 
     if address.scheme == "https":
         _tls()

@@ -11,7 +11,7 @@ import pytest
 
 from backline.config.settings import BackendSettings
 from backline.errors import ConfigError
-from backline.proxy.choose import check_client, make_client
+from backline.proxy.choose import choose_client, make_client
 from backline.proxy.port import BackendAddress
 
 CLIENTS = {"http1": "Http1Client", "aiohttp": "AiohttpClient", "httpx2": "HttpxClient", "httpx": "HttpxClient"}
@@ -26,14 +26,24 @@ def test_each_name_has_its_client(name: str) -> None:
         await client.aclose()
         return type(client).__name__
 
-    check_client(settings)
+    assert choose_client(settings) == name
     assert asyncio.run(make()) == CLIENTS[name]
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--backend-client aiohttp: the package aiohttp is not installed"):
-        check_client(BackendSettings(client="aiohttp"))
+        choose_client(BackendSettings(client="aiohttp"))
+    with pytest.raises(ConfigError, match="install one of httptools, aiohttp, httpx2, httpx"):
+        choose_client(BackendSettings())
+
+
+@pytest.mark.parametrize("installed", [["httptools", "httpx"], ["aiohttp", "httpx"], ["httpx"]], ids="-".join)
+def test_without_a_wish_it_is_the_quickest_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in installed else None)
+    assert choose_client(BackendSettings()) == {"httptools": "http1"}.get(installed[0], installed[0])
 
 
 def test_a_server_without_a_backend_imports_no_client() -> None:
