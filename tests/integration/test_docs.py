@@ -35,6 +35,8 @@ PAGES = (
     "how-to/environments.md",
     "how-to/extend-the-server.md",
     "how-to/llm-backends.md",
+    "how-to/load-test.md",
+    "how-to/move-from-flask.md",
     "how-to/score-files.md",
     "how-to/secure.md",
     "how-to/troubleshoot.md",

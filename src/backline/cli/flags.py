@@ -64,6 +64,9 @@ COMPATIBLE_FLAGS = (
     CompatibleFlag(
         flag="--skip-deps-install", instead="nothing is installed unless --env auto asks for it", takes_value=False
     ),
+    CompatibleFlag(flag="--iterations", instead="use --duration, or --sizes", commands=("bench",)),
+    CompatibleFlag(flag="--samples", instead="use --rows for the rows of a request", commands=("bench",)),
+    CompatibleFlag(flag="--in-server", instead="it is always a server", takes_value=False, commands=("bench",)),
     CompatibleFlag(flag="--user-secrets-mount-path", instead="use --runtime-params-file to hand the model credentials"),
     CompatibleFlag(flag="--user-secrets-prefix", instead="use --runtime-params-file to hand the model credentials"),
 )
@@ -76,7 +79,12 @@ class ModelCommand(click.Command):
     """
 
     def __init__(
-        self, *args: Any, settings_of: str | tuple[str, ...], without: tuple[str, ...] = (), **more: Any
+        self,
+        *args: Any,
+        settings_of: str | tuple[str, ...],
+        without: tuple[str, ...] = (),
+        dir_metavar: str = "DIR",
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self.settings_of = (settings_of,) if isinstance(settings_of, str) else settings_of
@@ -93,7 +101,7 @@ class ModelCommand(click.Command):
             each for each in COMPATIBLE_FLAGS if self._applies(each.commands) and each.flag not in own_flags
         ]
         self.params = [
-            click.Argument(["directory"], required=False, metavar="DIR"),
+            click.Argument(["directory"], required=False, metavar=dir_metavar),
             *(_click_option(option) for option in self.options),
             click.Option(["--verbose"], is_flag=True, help="Log at level debug, and show tracebacks."),
             *(
@@ -184,6 +192,23 @@ def take_model_arguments(ctx: click.Context, values: dict[str, Any]) -> ModelArg
     return ModelArguments(
         directory=None if directory is None else Path(directory), flags=flags, warnings=tuple(warnings)
     )
+
+
+def serve_words(ctx: click.Context, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the flags of ``backline serve`` that say what this command line says of the model and its server."""
+    command = ctx.command
+    assert isinstance(command, ModelCommand)
+    words: list[str] = []
+    for option in command.options:
+        value = values[_parameter(option.section, option.name)]
+        if value is None or value == () or option.dotted == "model.code_dir" or "serve" not in option.commands:
+            continue
+        if option.kind.is_switch:
+            words.append(option.flag_for(value))
+        else:
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option.flags[0], str(each)]
+    return tuple(words)
 
 
 def _click_option(option: Option) -> click.Option:

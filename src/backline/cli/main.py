@@ -27,17 +27,17 @@ COMMANDS = {
     "serve": LazyCommand("backline.cli.serve", "serve", "Serve a model directory over HTTP."),
     "score": LazyCommand("backline.cli.score", "score", "Score a file of rows."),
     "validate": LazyCommand("backline.cli.validate", "validate", "Try a model on a sample before it is served."),
+    "bench": LazyCommand("backline.cli.bench", "bench", "Put load on a model or a server and say what came of it."),
     "doctor": LazyCommand("backline.cli.doctor", "doctor", "Look at what a model would be served on."),
     "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
     "parity": LazyCommand("backline.cli.parity", "parity", "Prove that one server answers like another."),
     "env": LazyCommand("backline.cli.env", "env", "Build, list and remove environments of models."),
     "config": LazyCommand("backline.cli.config", "config", "Show the settings and where each comes from."),
 }
-ALIASES = {"server": "serve", "validation": "validate"}
+ALIASES = {"server": "serve", "validation": "validate", "perf-test": "bench"}
 
 # Documented commands that this version does not have: a plain "unknown command" would send people searching.
 _NOT_HERE = {
-    "perf-test": "put load on backline serve with any HTTP load generator",
     "fit": "train with the model's own script; backline new --template sklearn shows one",
     "push": "Backline has no platform to push to; serve the directory where it lies",
 }

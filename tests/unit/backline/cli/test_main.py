@@ -44,7 +44,6 @@ def test_version_tells_ours_and_what_answers_depend_on(capsys: pytest.CaptureFix
     [
         (["serv"], "did you mean serve?"),
         (["frobnicate"], "the commands are serve, score, "),
-        (["perf-test"], "load generator"),
         (["config", "shwo"], "did you mean show?"),
         (["--verison"], "did you mean --version?"),
     ],

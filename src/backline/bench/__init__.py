@@ -1,0 +1,1 @@
+"""Puts load on a server and says what came of it."""
