@@ -12,7 +12,12 @@ CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
 def encode_chunk(chunk: Any, association: str) -> bytes:
     """Return one chunk of the hook's as an event. Raises ``ResultInvalid``."""
-    return b"data: " + to_json({**_fields(chunk), ASSOCIATION_ID: association}, "chat") + b"\n\n"
+    fields = _fields(chunk)
+    if fields is not chunk:
+        # An object names all that it could hold. In a delta null would be news, to a client that adds deltas up.
+        choices = [_without_null_news(choice) for choice in fields.get("choices") or ()]
+        fields = {**fields, "choices": choices}
+    return b"data: " + to_json({**fields, ASSOCIATION_ID: association}, "chat") + b"\n\n"
 
 
 def completion_to_chunks(completion: Mapping[str, Any], *, with_usage: bool) -> Iterator[Dict[str, Any]]:
@@ -106,6 +111,20 @@ def _add_logprobs(choice: Dict[str, Any], given: Any) -> None:
     for key, value in _fields(given).items():
         if isinstance(value, (list, tuple)):
             gathered[key] = [*(gathered.get(key) or ()), *value]
+
+
+def _without_null_news(choice: Any) -> Any:
+    if isinstance(choice, dict) and isinstance(choice.get("delta"), dict):
+        return {**choice, "delta": _without_null(choice["delta"])}
+    return choice
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_null(item) for item in value]
+    return value
 
 
 def _fields(value: Any) -> Mapping[str, Any]:
