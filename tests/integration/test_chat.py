@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,14 @@ def text_of(found: list[Any]) -> str:
 
 def noted(folder: Path, event: str) -> float | None:
     """Return when the hook noted an event, if it has."""
+    return all_noted(folder).get(event)
+
+
+def all_noted(folder: Path) -> dict[str, float]:
+    """Return all that the hook has noted, and when."""
     path = folder / "events"
-    for line in path.read_text().splitlines() if path.exists() else []:
-        what, _, when = line.rpartition(" ")
-        if what == event:
-            return float(when)
-    return None
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {what: float(when) for what, _, when in (line.rpartition(" ") for line in lines)}
 
 
 def wait_noted(folder: Path, event: str) -> float:
@@ -270,6 +274,34 @@ def test_a_client_that_leaves_before_the_first_word_stops_its_hook(kind: str, se
         pytest.skip("a plain hook is stopped at its next yield, see the next test")
     left = leave_before_the_first_word(server, folder, "early")
     assert wait_noted(folder, "closed early") - left < STOPPED_WITHIN
+
+
+def test_clients_that_leave_at_a_thousand_random_moments(kind: str, server: Server, folder: Path) -> None:
+    """Some have not been heard yet, some wait for the first word, some are in the middle; one stays all the while."""
+    words = ["trickle"] if kind == "plain" else ["trickle", "silence 60", "wait for-ever"]
+    moments = random.Random(4)
+    plans = [(f"random-{number}", moments.choice(words), moments.uniform(0, 0.2)) for number in range(1000)]
+    left: dict[str, float] = {}
+
+    def come_and_leave(plan: tuple[str, str, float]) -> None:
+        name, word, stay = plan
+        with send_chat(server, word, stream=True, name=name):
+            time.sleep(stay)
+        left[name] = time.time()
+
+    with send_chat(server, "trickle", stream=True, name="bystander") as bystander, ThreadPoolExecutor(24) as clients:
+        for _ in clients.map(come_and_leave, plans):
+            pass
+        wait_for(lambda: request("GET", f"{server.url}/stats").json()["chats"] == {"open": 1, "waiting": 0})
+        assert bystander.recv(1 << 20).count(b"data: ") > 10
+        assert noted(folder, "closed bystander") is None
+        assert bystander.recv(1 << 20)
+    noticed = all_noted(folder)
+    begun = {name for name in left if f"begun {name}" in noticed}
+    assert len(begun) > 300
+    stopped = sorted(noticed[f"closed {name}"] - max(left[name], noticed[f"begun {name}"]) for name in begun)
+    assert stopped[int(0.99 * len(stopped))] < STOPPED_WITHIN, stopped[-20:]
+    print(f"stopped after, median and p99: {stopped[len(stopped) // 2]:.3f} {stopped[int(0.99 * len(stopped))]:.3f} s")
 
 
 def test_a_plain_hook_that_never_yields_is_killed_once_nothing_else_is_open(

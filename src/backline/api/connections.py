@@ -3,8 +3,8 @@
 uvicorn has none of these. A client that sends its headers or its body byte by byte, or never reads its answer, holds a
 connection, a buffer and perhaps a place in the queue for as long as it likes; a thousand of them hold the server.
 
-Nothing is set up for a single connection: once a second the server passes over all that are open and asks each what it
-waits for. What it waits for, and since when, is only noted then.
+Nothing is set up for a single connection: within each second the server passes over all that are open and asks each
+what it waits for. What it waits for, and since when, is only noted then.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import http
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backline.api.error_table import ErrorResponse, render_error
@@ -30,6 +30,7 @@ logger = logging.getLogger("backline.api")
 DESCRIPTORS_TO_SPARE = 256  # of the process: listener, workers, backends, files; the rest may be connections
 _OVER = 64  # connections over the bound that are still taken, so that a probe gets its answer
 _EVICTED_AT_ONCE = 16
+_PARTS = 10  # of the connections, each looked after once a second
 _PROBE_TIMEOUT = 3.0  # seconds for the head of a request on one of these
 _NO_ID = "none"  # there is no request yet that could have one
 
@@ -49,7 +50,7 @@ class ConnectionLimits(Protocol):
     def send_timeout(self) -> float: ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Guard:
     """What all connections have in common.
 
@@ -61,11 +62,17 @@ class Guard:
     max_connections: int
     probes: frozenset[str]
     unhurried: tuple[str, ...] = ()
+    round: list[object] = dataclasses.field(default_factory=list)  # those of this second
 
-    def pass_over(self, connections: Iterable[object], now: float) -> None:
-        """Look after every connection; to be called about once a second, with the time of the event loop."""
-        for connection in list(connections):
-            if isinstance(connection, GuardedHttp):
+    def pass_over(self, connections: Collection[object], now: float, part: int) -> None:
+        """Look after a tenth of the connections; to be called ten times a second, with the time of the event loop.
+
+        ``part`` counts the calls. All of a thousand connections in one go would hold up everything else.
+        """
+        if part % _PARTS == 0:
+            self.round = list(connections)
+        for connection in self.round[part % _PARTS :: _PARTS]:
+            if connection in connections and isinstance(connection, GuardedHttp):
                 try:
                     connection.look(now)
                 except Exception:  # a fault of ours costs this connection, and not the server

@@ -262,10 +262,9 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn, which calls this ten times a second."""
-        if counter % 10 == 0:
-            self._guard.pass_over(self._connections.connections, asyncio.get_running_loop().time())
-            if self._security is not None:
-                self._security.refresh()
+        self._guard.pass_over(self._connections.connections, asyncio.get_running_loop().time(), counter)
+        if counter % 10 == 0 and self._security is not None:
+            self._security.refresh()
         if self._state.leaving and not self.should_exit:
             self._let_go()
             drained_for = time.monotonic() - self._drain_at

@@ -1,7 +1,7 @@
 """The backend as the application sees it: how many requests are under way, which of them stand still, is it ready.
 
-One watchdog looks at every request ten times a second while there are any. So a request pays for no timer and no task
-of its own, and one that streams pays nothing for each piece but a counter.
+One watchdog looks at every request ten times a second, and once a second when it has lasted, while there are any. So a
+request pays for no timer and no task of its own, and one that streams pays nothing for each piece but a counter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.proxy")
 
 _TICK = 0.1  # seconds; also the longest time until it is looked whether the client is still there
+_PARTS = 10  # of the requests whose clients are watched: each is looked at once a second, and never all in one go
 _READY_INTERVAL = 5.0  # seconds between two looks at a backend that is ready
 _UNREADY_INTERVAL = 1.0
 _SOON = 0.05  # seconds until the second look after something has happened; each further pause is twice as long
@@ -85,6 +86,11 @@ class Exchange:
         if self._watch is None and not self.uploading:
             self._watch = backend.group.create_task(self._watch_client())
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether it will be heard of when its client leaves."""
+        return self._watch is not None
+
     def _stalled(self, backend: Backend) -> BacklineError:
         settings = backend.settings
         if self.waits_for_client and not self.answered:
@@ -132,6 +138,9 @@ class Backend:
         """Why the backend is not ready, or ``None`` when it is."""
         self._loop = asyncio.get_running_loop()
         self._exchanges: set[Exchange] = set()
+        self._unwatched: set[Exchange] = set()  # those whose clients are not watched yet
+        self._round: list[Exchange] = []  # the others, as they were when this round of looks began
+        self._part = 0
         self._sockets = 0
         self._busy = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -162,6 +171,7 @@ class Backend:
         assert task is not None
         exchange = Exchange(task, self._loop.time(), wait_left)
         self._exchanges.add(exchange)
+        self._unwatched.add(exchange)
         if self._timer is None:
             self._timer = self._loop.call_later(_TICK, self._tick)
         return exchange
@@ -169,6 +179,7 @@ class Backend:
     def release(self, exchange: Exchange) -> None:
         """Forget a request, answered or not."""
         self._exchanges.discard(exchange)
+        self._unwatched.discard(exchange)
         exchange.stop_watching()
 
     @contextlib.contextmanager
@@ -222,8 +233,18 @@ class Backend:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        for exchange in tuple(self._exchanges):
+        for exchange in tuple(self._unwatched):
             exchange.check(now, self)
+            if exchange.is_watched:
+                self._unwatched.discard(exchange)
+        self._part = (self._part + 1) % _PARTS
+        if self._part == 0:
+            self._round = list(self._exchanges - self._unwatched)
+        for exchange in self._round[self._part :: _PARTS]:
+            if exchange in self._exchanges:
+                exchange.check(now, self)
+        if not self._exchanges:
+            self._round.clear()
         self._timer = self._loop.call_later(_TICK, self._tick) if self._exchanges else None
 
     async def watch_readiness(self) -> None:

@@ -54,18 +54,24 @@ def load_model(code_dir):
 
 
 def chat(completion_create_params, model, **kwargs):
-    """Return an OpenAI chat completion for the last message."""
-    messages = completion_create_params["messages"]
-    return {
+    """Return an OpenAI chat completion for the last message, or its chunks where the client asks for a stream."""
+    message = completion_create_params["messages"][-1]["content"]
+    common = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
         "created": int(time.time()),
         "model": completion_create_params.get("model", "agent"),
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": run_agent(messages[-1]["content"], model)},
-            }
-        ],
     }
+    if completion_create_params.get("stream"):
+        return stream(common, message, model)
+    answer = {"role": "assistant", "content": run_agent(message, model)}
+    choice = {"index": 0, "message": answer, "finish_reason": "stop"}
+    return {**common, "object": "chat.completion", "choices": [choice]}
+
+
+def stream(common, message, tools):
+    """Yield the answer word by word; what is yielded is sent at once."""
+    common = {**common, "object": "chat.completion.chunk"}
+    for word in re.findall(r"\S+\s*", run_agent(message, tools)):
+        delta = {"role": "assistant", "content": word}
+        yield {**common, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    yield {**common, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

@@ -30,18 +30,24 @@ def score(data, model, **kwargs):
 
 
 def chat(completion_create_params, model, **kwargs):
-    """Return an OpenAI chat completion for the last message."""
-    messages = completion_create_params["messages"]
-    return {
+    """Return an OpenAI chat completion for the last message, or its chunks where the client asks for a stream."""
+    answer = model(completion_create_params["messages"][-1]["content"])
+    common = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
         "created": int(time.time()),
         "model": completion_create_params.get("model", "most-telling"),
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": model(messages[-1]["content"])},
-            }
-        ],
     }
+    if completion_create_params.get("stream"):
+        return stream(common, answer)
+    message = {"role": "assistant", "content": answer}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {**common, "object": "chat.completion", "choices": [choice]}
+
+
+def stream(common, answer):
+    """Yield the answer word by word; what is yielded is sent at once."""
+    common = {**common, "object": "chat.completion.chunk"}
+    for word in re.findall(r"\S+\s*", answer):
+        delta = {"role": "assistant", "content": word}
+        yield {**common, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    yield {**common, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
