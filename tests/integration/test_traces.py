@@ -167,3 +167,26 @@ def test_a_collector_that_is_not_there_costs_a_few_lines_and_no_answer(serve: Se
         assert httpx2.post(f"{server.url}/v1/chat/completions", json=asked, trust_env=False).status_code == 200
     assert server.stop() == 0
     assert len([line for line in server.log().splitlines() if "export" in line.lower()]) < 30
+
+
+def test_rows_that_an_llm_backend_answers_have_a_span_for_each_prompt(
+    serve: ServeFixture, receiver: Receiver, tmp_path: Path
+) -> None:
+    receiver.clear()
+    (tmp_path / "model-metadata.yaml").write_text("name: rows\ntargetType: textgeneration\n")
+    with running_backend(behave) as backend:
+        flags = ["--backend", backend.url, "--backend-ready-path", "/ready", "--target-name", "answer"]
+        flags += ["--generation-model", "tiny"]
+        server = serve(tmp_path, *flags, env={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.grpc_url})
+        headers = {"content-type": "text/csv"}
+        rows = "promptText\nwho?\nwhat?\n"
+        answer = httpx2.post(f"{server.url}/predict/", content=rows, headers=headers, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        assert server.stop() == 0
+    spans = receiver.wait_for(lambda spans: len(spans) >= 3)
+    (one,) = (span for span in spans if span.kind == SERVER)
+    asked = [span for span in spans if span.kind == CLIENT]
+    assert [(span.name, span.parent_id) for span in asked] == [("chat tiny", one.span_id)] * 2
+    assert {span.attributes["gen_ai.usage.output_tokens"] for span in asked} == {3}
+    ids = {dict(request.headers)[b"traceparent"].decode().split("-")[2] for request in backend.requests}
+    assert ids == {span.span_id for span in asked}

@@ -26,6 +26,7 @@ from backline.api.framework import cause, never_redirect_slashes
 from backline.api.generate_routes import PredictEndpoint
 from backline.api.metrics_page import MetricsPage
 from backline.api.model_routes import ModelEndpoint
+from backline.api.observed import note_error
 from backline.api.openai_routes import openai_routes
 from backline.api.openapi import build_openapi
 from backline.api.probes import Alive, Capabilities, Info, ReadyProbe, Stats
@@ -34,6 +35,7 @@ from backline.api.shutdown import Shutdown
 from backline.api.state import ApiState
 from backline.config.api_key import read_api_key
 from backline.errors import BacklineError
+from backline.observe.access_log import log_error
 from backline.proxy.generate import TextGenerator
 from backline.proxy.service import running_backend
 from backline.runtime.backend_process import BackendPlan, BackendState, running_backend_process
@@ -236,6 +238,9 @@ def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Co
         request_id = state.request_id(given.encode("latin-1") if given else None)
         response = render_error(error, family="native", request_id=request_id, show_stacktrace=False)
         status = exc.status_code if type(error) is BacklineError else response.status
+        note_error(request.scope, error)
+        path, access = request.url.path, state.settings.log.access
+        log_error(error, method=request.method, path=path, status=status, request_id=request_id, access=access)
         state.observer.request_begun()
         state.observer.error_answered(OTHER_ROUTE, error, status, request_id)
         state.observer.request_ended(OTHER_ROUTE, request.method, status, time.perf_counter() - begun)

@@ -16,6 +16,7 @@ from backline.api.error_table import render_error
 from backline.api.observed import note_error, observation_of
 from backline.api.one_write import corkable, leave_date_to_us
 from backline.errors import BackendBroken, BackendDown, BackendError, BacklineError, BadRequest, ServerDraining
+from backline.observe.access_log import log_passed_on
 from backline.observe.observer import CLIENT_LEFT, SILENT_STREAM
 from backline.observe.usage import TAIL_BYTES, find_usage
 from backline.proxy.headers import request_headers, response_headers
@@ -103,6 +104,14 @@ class DirectAccess(Endpoint):
             return CLIENT_LEFT if exchange.client_left else status
         finally:
             backend.release(exchange)
+        if answer.status >= 400:
+            log_passed_on(
+                method=scope["method"],
+                path=scope["path"],
+                status=answer.status,
+                request_id=request_id,
+                access=self.state.settings.log.access,
+            )
         return answer.status
 
     def _is_over(self, scope: Scope, exchange: Exchange, status: int, request_id: str) -> bool:

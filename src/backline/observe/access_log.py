@@ -36,6 +36,14 @@ def log_error(error: BacklineError, *, method: str, path: str, status: int, requ
         faults.error("%d %s: %s", status, error.code, error.message, extra=extra | {"trace": trace})
 
 
+def log_passed_on(*, method: str, path: str, status: int, request_id: str, access: str) -> None:
+    """Log an error of the backend's own that was passed on, where ``access`` is ``errors``."""
+    if access == "errors":
+        fields = {"method": method, "path": path, "status": status}
+        extra = {"request_id": request_id, "fields": fields, "burst": 10}
+        requests.info("%s %s %d from the backend", method, path, status, extra=extra)
+
+
 def log_request(
     *,
     method: str,

@@ -14,6 +14,7 @@ second, and a request that is not traced pays for no more than asking whether it
 
 from __future__ import annotations
 
+import contextvars
 import importlib.metadata
 import logging
 import sys
@@ -30,6 +31,7 @@ from backline.config.outside import (
     trace_exporters,
     tracing_wanted,
 )
+from backline.errors import BackendBusy
 from backline.observe import logs
 from backline.observe.redact import Redactor
 
@@ -107,6 +109,7 @@ class Tracing:
         context = request.context
         for key in self._suppressed:
             context = self._context.set_value(key, True, context)
+        current_request.set(request)  # for good: the task is the request's own
         return self._context.attach(context)
 
     def leave(self, token: Any) -> None:
@@ -134,9 +137,9 @@ class Tracing:
             member.span.set_attribute("backline.batch.requests", len(members))
         return BatchTrace(self, span)
 
-    def begin_backend(self, request: RequestTrace, method: str, host: str, port: int) -> Span:
+    def begin_backend(self, request: RequestTrace, method: str, host: str, port: int) -> BackendTrace:
         """Start the span of what is asked of a backend for a request."""
-        return self._tracer.start_span(
+        span = self._tracer.start_span(
             method if method in _METHODS else "HTTP",
             context=request.context,
             kind=self._trace.SpanKind.CLIENT,
@@ -146,6 +149,7 @@ class Tracing:
                 "server.port": port,
             },
         )
+        return BackendTrace(self, span, self.carrier(span, request.context))
 
     def carrier(self, span: Span, context: Context | None = None) -> dict[str, str]:
         """Return what continues the trace elsewhere, as headers by their names."""
@@ -224,7 +228,7 @@ class RequestTrace:
         self._anchor = time.monotonic()
         self._carrier: dict[str, str] | None = None
         self._ids: Mapping[str, str] | None = None
-        self._backend: Span | None = None
+        self._backend: BackendTrace | None = None
 
     @property
     def ids(self) -> Mapping[str, str]:
@@ -268,22 +272,23 @@ class RequestTrace:
         if self.recording:
             self.span.add_event(name, attributes)
 
+    def continued(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return headers that take the trace on by themselves, without a span in between."""
+        return self.tracing.rewritten(headers, self.carrier)
+
     def begin_backend(
         self, headers: list[tuple[bytes, bytes]], method: str, host: str, port: int
     ) -> list[tuple[bytes, bytes]]:
         """Start the span of what is asked of the backend; return the headers that take the trace there."""
         self._backend = self.tracing.begin_backend(self, method, host, port)
-        return self.tracing.rewritten(headers, self.tracing.carrier(self._backend, self.context))
+        return self._backend.headers(headers)
 
     def describe_chat(self, chat: ChatWatch) -> None:
         """Add what is known of a chat, to the span of whoever answers it: the backend's, or the request's own."""
-        attributes = chat.attributes()
         if self._backend is None:
-            self.span.set_attributes({**attributes, "gen_ai.provider.name": "backline"})
-            return
-        # All that is known of a backend is that it speaks OpenAI's protocol.
-        self._backend.set_attributes({**attributes, "gen_ai.provider.name": "openai"})
-        self._backend.update_name(f"{chat.operation} {chat.model}" if chat.model else chat.operation)
+            self.span.set_attributes({**chat.attributes(), "gen_ai.provider.name": "backline"})
+        else:
+            self._backend.describe_chat(chat)
 
     def end(self, status: int | None, error: BacklineError | None, *, cut_off: bool) -> None:
         """End the span.
@@ -291,8 +296,9 @@ class RequestTrace:
         ``status`` is that of the answer, ``None`` where there was none; ``error`` is what it told, or what ``cut_off``
         an answer that had begun.
         """
-        if self._backend is not None:
-            self._end_backend(status if error is None or cut_off else None, error)
+        # A span that is not ended is sent nowhere: this one was for nothing where the backend was not asked at all.
+        if self._backend is not None and not isinstance(error, BackendBusy):
+            self._backend.end(status if error is None or cut_off else None, None if error is None else error.code)
         if self.recording:
             span = self.span
             if status is not None:
@@ -306,21 +312,49 @@ class RequestTrace:
                 self.tracing.set_error(span, str(status) if error is None else error.code, described)
         self.span.end()
 
-    def _end_backend(self, status: int | None, error: BacklineError | None) -> None:
-        span = self._backend
-        assert span is not None
-        if status is not None:
-            span.set_attribute("http.response.status_code", status)
-        if status is not None and status >= 400:
-            self.tracing.set_error(span, str(status))
-        elif error is not None:
-            self.tracing.set_error(span, error.code)
-        elif status is None:
-            span.set_attribute("error.type", "client_left")
-        span.end()
-
     def _at(self, moment: float) -> int:
         return self._began + int((moment - self._anchor) * 1e9)
+
+
+class BackendTrace:
+    """The span of one request to a backend."""
+
+    __slots__ = ("_carrier", "_span", "_tracing")
+
+    def __init__(self, tracing: Tracing, span: Span, carrier: dict[str, str]) -> None:
+        self._tracing = tracing
+        self._span = span
+        self._carrier = carrier
+
+    @property
+    def chat_content(self) -> bool:
+        """Whether what is said may stand in it."""
+        return self._tracing.chat_content
+
+    def headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return headers that take the trace to the backend."""
+        return self._tracing.rewritten(headers, self._carrier)
+
+    def describe_chat(self, chat: ChatWatch) -> None:
+        """Add what is known of a chat. All that is known of the backend is that it speaks OpenAI's protocol."""
+        self._span.set_attributes({**chat.attributes(), "gen_ai.provider.name": "openai"})
+        self._span.update_name(f"{chat.operation} {chat.model}" if chat.model else chat.operation)
+
+    def end(self, status: int | None, error: str | None) -> None:
+        """End it: ``status`` is that of the backend's answer, ``error`` what kept it from coming, or cut it off."""
+        if status is not None:
+            self._span.set_attribute("http.response.status_code", status)
+        if error is not None:
+            self._tracing.set_error(self._span, error)
+        elif status is None:
+            self._span.set_attribute("error.type", "client_left")
+        elif status >= 400:
+            self._tracing.set_error(self._span, str(status))
+        self._span.end()
+
+
+current_request: contextvars.ContextVar[RequestTrace | None] = contextvars.ContextVar("current_request", default=None)
+"""The trace of the request that this task works for, ``None`` where requests are not traced."""
 
 
 class BatchTrace:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backline.errors import BackendBroken, BackendBusy, BackendDown, BackendTooSlow, BacklineError, GenerationFailed
+from backline.observe.gen_ai import ChatWatch, operation_of
+from backline.observe.tracing import current_request
 from backline.proxy.port import BackendRequest
 
 if TYPE_CHECKING:
@@ -116,7 +118,10 @@ class TextGenerator:
         pause = _FIRST_PAUSE
         for left in reversed(range(_TRIES)):
             try:
-                return await self._send_once(method, path, headers, body)
+                with _traced(method, path, self._backend, headers, body) as (sent, tell):
+                    answer = await self._send_once(method, path, sent, body)
+                    tell(answer)
+                    return answer
             except _Busy as busy:
                 if not left:
                     raise busy.problem from None
@@ -157,6 +162,43 @@ class TextGenerator:
             return json.loads(content)
         except ValueError:
             raise BackendBroken("the backend's answer is no JSON") from None
+
+
+@contextlib.contextmanager
+def _traced(
+    method: str, path: str, backend: Backend, headers: list[tuple[bytes, bytes]], body: bytes
+) -> Iterator[tuple[list[tuple[bytes, bytes]], Callable[[Any], None]]]:
+    """Make a span of one request to the backend, where its own request is traced.
+
+    Gives the headers to send, and a function that is told the answer.
+    """
+    request = current_request.get()
+    if request is None or not request.recording:
+        yield headers if request is None else request.continued(headers), lambda answer: None
+        return
+    span = request.tracing.begin_backend(request, method, backend.address.host, backend.address.port)
+    status = error = None
+
+    def tell(answer: Any) -> None:
+        nonlocal status
+        status = 200
+        operation = operation_of(path)
+        if operation is not None:
+            chat = ChatWatch(operation, content=span.chat_content)
+            chat.asked(body)
+            chat.answered(json.dumps(answer).encode())
+            span.describe_chat(chat)
+
+    try:
+        yield span.headers(headers), tell
+    except _Busy as busy:
+        error = busy.problem.code
+        raise
+    except BacklineError as exc:
+        error = exc.code
+        raise
+    finally:
+        span.end(status, error)
 
 
 @contextlib.asynccontextmanager

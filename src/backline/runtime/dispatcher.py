@@ -227,6 +227,8 @@ class Dispatcher:
             extra={"worker": worker.number, "request_id": running[0].request_id},
         )
         for call in reversed(running):  # each goes to the head of the queue
+            if call.trace is not None:
+                call.trace.event("worker died", {"backline.worker": worker.number, "backline.stage": stage})
             if len(calls) > 1:
                 # Whose fault it was is found by trying each alone.
                 call.alone = True
