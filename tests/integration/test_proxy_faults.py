@@ -225,6 +225,14 @@ def expect_error(answer: Answer, status: int, code: str) -> str:
     return str(content["message"])
 
 
+def wait_for_log(server: Server, text: str) -> None:
+    """Wait for a line of the log, which is written beside the answer, not before it."""
+    deadline = time.monotonic() + 10
+    while text not in server.log():
+        assert time.monotonic() < deadline, f"{text!r} is not in the log"
+        time.sleep(0.01)
+
+
 def expect_ok(server: Server) -> None:
     answer = get(server, "ok")
     assert (answer.status, answer.body) == (200, b"ok")
@@ -255,7 +263,7 @@ def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(front: Server,
     answer = get(front, action)
     assert (answer.status, answer.complete) == (200, False) or answer.status == 502
     expect_ok(front)
-    assert "backend_broken" in front.log()
+    wait_for_log(front, "backend_broken")
 
 
 def test_a_backend_that_says_nothing_is_504(front: Server) -> None:
@@ -269,7 +277,7 @@ def test_a_backend_that_says_nothing_is_504(front: Server) -> None:
 def test_an_answer_that_stands_still_is_cut_off(front: Server) -> None:
     answer = get(front, "stalled")
     assert (answer.status, answer.complete, answer.body) == (200, False, b"half")
-    assert "--backend-idle-timeout" in front.log()
+    wait_for_log(front, "--backend-idle-timeout")
     expect_ok(front)
 
 

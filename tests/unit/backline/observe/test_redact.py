@@ -28,6 +28,8 @@ redact = Redactor(["s3cr3t-backend-key", "short"])
         "Cookie: session={}",
         "password = {}",
         "got sk-{}",
+        "ValueError: api_key={}",
+        "tokenizer: author=me secret={}",
         "sent Bearer {}, and got 401",
         "vllm serve --api-key {} --model tiny",
         "hub login --token={}",
@@ -82,3 +84,25 @@ def test_secrets_are_taken_from_variables_by_their_names() -> None:
     )
     assert {"a" * 16, "b" * 16, "c" * 16, "d" * 16} <= set(found)
     assert "e" * 16 not in found
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a-b-c_",
+        "eyJ-",
+        "--a-",
+        "bearer ",
+        "://",
+        "key",
+        "token=",
+        "authorization: ",
+        "?a.token",
+        "\\'",
+        "sk-",
+        "api_key ",
+    ],
+)
+def test_no_text_is_made_to_take_long(piece: str) -> None:
+    """A pattern that looks at each place again and again would never end here."""
+    assert redact(" token " + piece * 200_000) is not None
