@@ -31,11 +31,13 @@ from backline.api.openai_routes import openai_routes
 from backline.api.openapi import build_openapi
 from backline.api.probes import Alive, Capabilities, Info, ReadyProbe, Stats
 from backline.api.proxy_routes import DirectAccess
+from backline.api.shadowed import mirrored
 from backline.api.shutdown import Shutdown
 from backline.api.state import ApiState
 from backline.config.api_key import read_api_key
 from backline.errors import BacklineError
 from backline.observe.access_log import log_error
+from backline.parity.shadow import Shadow
 from backline.proxy.generate import TextGenerator
 from backline.proxy.service import running_backend
 from backline.runtime.backend_process import BackendPlan, BackendState, running_backend_process
@@ -77,6 +79,8 @@ def create_app(
     """
     state = ApiState(settings, folder)
     prefix = settings.server.url_prefix
+    if settings.shadow.target is not None:
+        state.shadow = Shadow(settings.shadow, name=str(settings.model.code_dir))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -95,6 +99,8 @@ def create_app(
                         state.service, folder, reread, functools.partial(setattr, state, "folder")
                     )
                     stack.callback(group.create_task(state.reloader.run()).cancel)
+            if state.shadow is not None:
+                await stack.enter_async_context(state.shadow.running())
             if state.extension is not None:
                 try:
                     await stack.enter_async_context(extension_running(app, state, added_lifespans))
@@ -207,9 +213,10 @@ def _routes(
         }
     routes: list[Route] = []
     for path, endpoint in (*((f"{prefix}{path}", endpoint) for path, endpoint in table.items()), *openai.items()):
+        app = mirrored(endpoint, path.removeprefix(prefix), state.shadow)
         # Both spellings, and never a redirect: clients lose the body of a redirected POST.
-        routes.append(Route(f"{path}/", endpoint, name=path))
-        routes.append(Route(path, endpoint, name=path))
+        routes.append(Route(f"{path}/", app, name=path))
+        routes.append(Route(path, app, name=path))
     alive = Alive(state)
     routes.append(Route(f"{prefix}/", alive, name="/"))
     if prefix:

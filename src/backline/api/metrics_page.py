@@ -68,6 +68,7 @@ class MetricsPage(Endpoint):
             else BackendSeen(
                 ready=backend.unready is None, in_flight=backend.in_flight, limit=backend.settings.connections
             ),
+            shadow=None if state.shadow is None else state.shadow.counts(),
         )
 
     def _model(self, service: ModelService, workers: tuple[WorkerSeen, ...]) -> ModelSeen:

@@ -142,6 +142,7 @@ class Info(Endpoint):
             "workers": self.state.settings.workers.count if supervisor else 0,
             "extension": self._extension(),
             "backend": None if backend is None else {**backend.describe(), "process": process and process.describe()},
+            "shadow": None if self.state.shadow is None else self.state.shadow.describe(),
         }
 
     def _extension(self) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backline.config.settings import Settings
     from backline.observe.loop_watch import LoopWatch
     from backline.observe.observer import Observer
+    from backline.parity.shadow import Shadow
     from backline.proxy.generate import TextGenerator
     from backline.proxy.service import Backend
     from backline.runtime.backend_process import BackendProcess
@@ -47,6 +48,7 @@ class ApiState:
     extension: Extension | None = None
     loop_watch: LoopWatch | None = None
     reloader: Reloader | None = None
+    shadow: Shadow | None = None
     leaving: bool = False
     draining: bool = False
     metrics: Metrics = dataclasses.field(default_factory=Metrics)

@@ -29,6 +29,7 @@ _TITLES = {
     "backend": "Backend",
     "generation": "Text generation by the backend",
     "security": "Security",
+    "shadow": "Shadow",
     "log": "Logging",
 }
 _NUMBER = re.compile(r"-[0-9.]+")

@@ -52,6 +52,10 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
 
         check_command(folder.settings.backend)
         read_api_key(folder.settings.generation)
+    if folder.settings.shadow.target is not None:
+        from backline.parity.shadow import check_shadow
+
+        check_shadow(folder.settings.shadow)
     with listen(server.host, server.port) as listener, _first_worker(folder) as launched:
         # Late: the web framework takes long to import, and the worker is on its way.
         with _collector_at_rest():

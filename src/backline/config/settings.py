@@ -726,6 +726,62 @@ class SecuritySettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowSettings:
+    """A second server or model that is asked the same, and whose answers nobody waits for."""
+
+    target: str | None = setting(
+        None,
+        dataclasses.replace(TEXT, metavar="URL|DIR"),
+        "Mirror predictions and chats to a server that runs, or to a model directory that is then served beside this "
+        "one, with processor time that nobody else wants. Callers get their answers before; what differs is counted.",
+        flags=("--shadow",),
+        show_none="none",
+        commands=_SERVE,
+    )
+    sample: float = setting(
+        1.0,
+        NUMBER,
+        "The share of requests that are mirrored, from 0 to 1.",
+        flags=("--shadow-sample",),
+        least=0,
+        most=1,
+        commands=_SERVE,
+    )
+    python: str | None = setting(
+        None,
+        dataclasses.replace(TEXT, metavar="PATH"),
+        "The interpreter of the shadow's environment, where it is a directory; else what its backline.toml says.",
+        flags=("--shadow-python",),
+        show_none="not given",
+        commands=_SERVE,
+    )
+    store: Path = setting(
+        Path("shadow.sqlite"),
+        dataclasses.replace(PATH, metavar="FILE", is_path=False),  # not one that has to be there
+        "The file that keeps requests, both answers and verdicts; backline parity report reads it.",
+        flags=("--shadow-store",),
+        commands=_SERVE,
+    )
+    max_size: int = setting(
+        1024 * _MIB,
+        SIZE,
+        "The most that this file may hold; then the oldest are dropped.",
+        flags=("--shadow-max-size",),
+        least=_MIB,
+        commands=_SERVE,
+    )
+    timeout: float = setting(
+        60.0,
+        DURATION,
+        "How long the shadow may take to answer.",
+        flags=("--shadow-timeout",),
+        least=0.01,
+        most=_DAY,
+        commands=_SERVE,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Logs, which go to standard error."""
 
@@ -774,6 +830,7 @@ class Settings:
     backend: BackendSettings = BackendSettings()
     generation: GenerationSettings = GenerationSettings()
     security: SecuritySettings = SecuritySettings()
+    shadow: ShadowSettings = ShadowSettings()
     log: LogSettings = LogSettings()
 
 
@@ -788,6 +845,7 @@ SECTIONS: dict[str, type] = {
     "backend": BackendSettings,
     "generation": GenerationSettings,
     "security": SecuritySettings,
+    "shadow": ShadowSettings,
     "log": LogSettings,
 }
 """The dataclass of each section, in the order of the tree."""

@@ -77,6 +77,8 @@ class Exposition(Collector):
             yield from _of_backend(snapshot.backend)
         for name, user_family in self._metrics.user.families():
             yield _of_user(name, user_family)
+        if snapshot.shadow is not None:
+            yield _counter(families.SHADOW, model, {(outcome,): count for outcome, count in snapshot.shadow.items()})
 
 
 def _of_model(seen: ModelSeen, model: tuple[str, ...]) -> Iterator[Metric]:

@@ -159,6 +159,13 @@ BACKEND_IN_FLIGHT = Family(
 BACKEND_LIMIT = Family(
     "backline_backend_limit_in_flight", "gauge", "How many may be under way (--backend-connections).", of_model=False
 )
+SHADOW = Family(
+    "backline_shadow_requests_total",
+    "counter",
+    "Requests mirrored to the shadow (--shadow): answered the same, differently, or not at all (failed); dropped, as "
+    "the shadow was too slow, or not mirrored, as their bodies were too large.",
+    ("outcome",),
+)
 USER_DROPPED = Family(
     "backline_user_metrics_dropped_total",
     "counter",
@@ -177,6 +184,6 @@ FAMILIES: Final = (
     HELD_LIMIT, ERRORS, REJECTIONS, DEADLINES, RETRIES, CANCELLATIONS, STREAMS_OPEN, FIRST_CHUNK_SECONDS,
     CHUNK_GAP_SECONDS, TOKENS, MODEL_STATE, WORKERS, WORKERS_CONFIGURED, RESTARTS, START_SECONDS, LOAD_SECONDS,
     WORKER_REQUESTS, WORKER_CALLS, WORKER_BUSY, WORKER_RSS, WORKER_PSS, WORKER_CPU, BACKEND_READY, BACKEND_IN_FLIGHT,
-    BACKEND_LIMIT, USER_DROPPED, INFO,
+    BACKEND_LIMIT, SHADOW, USER_DROPPED, INFO,
 )  # fmt: skip
 """In the order of the page; what Python and the process tell of the server comes after them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class BackendSeen:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All of it. ``model`` is ``None`` for a sidecar, ``backend`` where there is none."""
+    """All of it. ``model`` is ``None`` for a sidecar, ``backend`` and ``shadow`` where there is none."""
 
     version: str
     model_name: str
@@ -51,3 +52,5 @@ class Snapshot:
     predictor: str
     model: ModelSeen | None
     backend: BackendSeen | None
+    shadow: Mapping[str, int] | None = None
+    """How many requests had which outcome."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import os
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -24,13 +23,13 @@ _TAIL_LINES = 30
 @contextlib.asynccontextmanager
 async def served(
     folder: Path, *, python: str | None = None, flags: Sequence[str] = (), start_timeout: float = 600.0,
-    in_background: bool = False,
+    own_session: bool = True,
 ) -> AsyncIterator[str]:  # fmt: skip
     """Serve the folder for the block, and yield its address once it is ready.
 
-    ``python`` is the interpreter of the model's environment, ``flags`` further ones of ``backline serve``;
-    ``in_background`` gives it processor time only when nobody else wants any. Raises ``ParityError`` with the server's
-    last words when it does not get ready.
+    ``python`` is the interpreter of the model's environment, ``flags`` further ones of ``backline serve``. In its
+    ``own_session`` it does not hear a Ctrl-C that is for us. Raises ``ParityError`` with the server's last words when
+    it does not get ready.
     """
     command = [sys.executable, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0"]
     command += ["--log-format", "text", *flags]
@@ -41,8 +40,7 @@ async def served(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        preexec_fn=_yield_to_others if in_background else None,
-        start_new_session=True,  # Ctrl-C is for us, and we tell it
+        start_new_session=own_session,
     )
     tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -118,10 +116,3 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 def _failed(folder: Path, what: str, tail: collections.deque[str]) -> ParityError:
     said = "\n".join(f"  | {line}" for line in tail)
     return ParityError(f"{folder} {what}; its server said:\n{said}")
-
-
-def _yield_to_others() -> None:
-    os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

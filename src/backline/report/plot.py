@@ -14,7 +14,7 @@ from backline.report.html import Html, element, escape, joined
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 30, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 26, 30, 44
 _STYLES = 4
 _MOST_POINTS = 400
 

@@ -36,7 +36,8 @@ class Alignment:
         if isinstance(reference, dict) and isinstance(candidate, dict):
             return self._objects(reference, candidate, field)
         if isinstance(reference, list) and isinstance(candidate, list):
-            if self._rules.is_unordered(field):
+            any_order = field.endswith(".columns") and not self._rules.column_order
+            if any_order or self._rules.is_unordered(field):
                 reference, candidate = _paired(reference, candidate)
             return self._lists(reference, candidate, field)
         self._count(reference, field)

@@ -106,9 +106,30 @@ def _bounded(content: bytes) -> bytes:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return _by_column(json.loads(body))
     except (ValueError, RecursionError) as exc:
         raise Unreadable(f"it is no JSON: {exc}") from exc
+
+
+def _by_column(value: Any) -> Any:
+    """Return a document with its tables in split form turned around, so that a field has its column's name.
+
+    ``{"columns": ["a", "b"], "data": [[1, 2]]}`` becomes ``{"columns": ["a", "b"], "data": {"a": [1], "b": [2]}}``.
+    """
+    if isinstance(value, list):
+        return [_by_column(each) if isinstance(each, list | dict) else each for each in value]
+    if not isinstance(value, dict):
+        return value
+    names, rows = value.get("columns"), value.get("data")
+    if (
+        isinstance(names, list)
+        and isinstance(rows, list)
+        and rows
+        and len({name for name in names if isinstance(name, str)}) == len(names)
+        and all(isinstance(row, list) and len(row) == len(names) for row in rows)
+    ):
+        return {**value, "data": {name: [row[place] for row in rows] for place, name in enumerate(names)}}
+    return {key: _by_column(each) if isinstance(each, list | dict) else each for key, each in value.items()}
 
 
 def _text(body: bytes, content_type: str) -> str:

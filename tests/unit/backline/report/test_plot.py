@@ -23,7 +23,7 @@ def test_any_points_make_a_plot_within_its_frame(points: list[tuple[float, float
     for shape in ET.fromstring(figure).iter("polyline"):
         for pair in (shape.get("points") or "").split():
             x, y = map(float, pair.split(","))
-            assert 72 <= x <= 744
+            assert 72 <= x <= 734
             assert 30 <= y <= 276
 
 
@@ -43,7 +43,7 @@ def test_thousands_of_points_become_some_hundred_and_keep_the_last() -> None:
     figure = line_plot("t", [Line(name="a", points=points)], x=Axis(label="x"), y=Axis(label="y"))
     drawn = (next(ET.fromstring(figure).iter("polyline")).get("points") or "").split()
     assert len(drawn) <= 402
-    assert drawn[-1] == "744.0,30.0"
+    assert drawn[-1] == "734.0,30.0"
 
 
 @pytest.mark.parametrize(

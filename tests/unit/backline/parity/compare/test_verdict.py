@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -47,6 +47,7 @@ def test_any_answer_is_the_same_as_itself_however_it_is_written(value: Any) -> N
     assert compare_answers(answer(json.dumps(value)), answer(spaced), Rules(exact_types=True)).is_same
 
 
+@settings(deadline=None)  # the first difference imports deepdiff
 @given(VALUES, VALUES)
 def test_what_differs_is_found_by_strict_rules(ours: Any, theirs: Any) -> None:
     """Against the plainest comparison that there is: the texts of both, written in one way."""
@@ -182,6 +183,17 @@ def test_csv_is_compared_by_column() -> None:
     assert compare("a,b\n1,x\n", "b,a\nx,1\n", "text/csv", column_order=False).is_same
     assert not compare("zip\n01234\n", "zip\n1234\n", "text/csv").is_same
     assert compare("a\nnan\n", "a\nNaN\n", "text/csv").is_same
+
+
+def test_a_json_table_in_split_form_is_compared_by_column() -> None:
+    ours = {"extra": {"columns": ["a", "b"], "index": [0, 1], "data": [[1, "x"], [2, "y"]]}}
+    comparison = compare(ours, {"extra": {"columns": ["a", "b"], "index": [0, 1], "data": [[1, "x"], [2, "z"]]}})
+    assert found(comparison) == [("$.extra.data.b[1]", "value", "y", "z")]
+    turned = {"extra": {"columns": ["b", "a"], "index": [0, 1], "data": [["x", 1], ["y", 2]]}}
+    assert {each.field for each in compare(ours, turned).differences} == {"$.extra.columns[*]"}
+    assert compare(ours, turned, column_order=False).is_same
+    ragged = {"columns": ["a"], "data": [[1], [2, 3]]}
+    assert compare(ragged, ragged).is_same
 
 
 def test_a_body_that_is_not_what_it_says_is_a_difference() -> None:
