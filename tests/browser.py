@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -109,7 +110,9 @@ def browser_page() -> Iterator[Page]:
             command.append("--no-sandbox")  # it refuses to run as root otherwise; the pages are our own
         log = Path(profile) / "stderr"
         with log.open("wb") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
+            )
         try:
             deadline = time.monotonic() + _TIMEOUT
             while (address := _LISTENING.search(log.read_text(errors="replace"))) is None:
@@ -119,5 +122,5 @@ def browser_page() -> Iterator[Page]:
             with connect(address[1], max_size=None, open_timeout=_TIMEOUT) as socket:
                 yield Page(socket)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its renderers and helpers, too
             process.wait()
