@@ -483,11 +483,9 @@ def test_a_model_and_a_backend_are_served_side_by_side(serve: ServeFixture, back
 def test_a_sidecar_has_probes_and_information_and_no_model(front: Server, backend: Backend) -> None:
     assert exchange(front.url, b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
     _, info = ask(front, b"GET /info/ HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert info["backend"] == {"url": backend.url + "/base", "unready": None}
+    assert (info["backend"]["url"], info["backend"]["unready"]) == (backend.url + "/base", None)
     status, content = ask(front, b"POST /predict/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
     assert (status, content["code"]) == (404, "operation_unavailable")
-    status, content = ask(front, b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
-    assert (status, content["error"]["code"]) == (404, "operation_unavailable")
 
 
 def test_what_is_under_way_when_the_server_stops_comes_to_its_end(serve: ServeFixture, backend: Backend) -> None:

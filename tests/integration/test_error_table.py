@@ -6,8 +6,10 @@ import contextlib
 import gzip
 import http.client
 import json
+import shlex
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -25,6 +27,8 @@ from tests.raw_http import Peer, Request, running_backend
 from tests.serving import ServeFixture, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.track]
+
+TINY_BACKEND = Path(__file__).parents[1] / "tiny_backend.py"
 
 METADATA = "name: errors\ntype: inference\ntargetType: textgeneration\ninferenceModel:\n  targetName: answer\n"
 
@@ -277,7 +281,6 @@ def _(servers: Servers) -> Found:
 @scenario("not_found")
 def _(servers: Servers) -> Found:
     yield "native", get(servers.faulty, "/predcit/")
-    yield "native", post(servers.faulty, "/v1/completions", "{}", "application/json")
 
 
 @scenario("operation_unavailable")
@@ -286,6 +289,7 @@ def _(servers: Servers) -> Found:
     yield "native", post(servers.dies_reading, "/transform/", "a\n1\n", "text/csv")
     yield "openai", say(servers.waiting("waits"), "x")
     yield "openai", get(servers.waiting("waits"), "/v1/models")
+    yield "openai", post(servers.faulty, "/v1/completions", "{}", "application/json")
 
 
 @scenario("method_not_allowed")
@@ -415,7 +419,7 @@ def _(servers: Servers) -> Found:
     native = predict(servers.faulty, "action\ndie\n")
     openai = say(servers.faulty, "die")
     assert "twice" in native.json()["message"]
-    assert "once" in openai.json()["message"]
+    assert "not asked again" in openai.json()["message"]
     yield "native", native
     yield "openai", openai
 
@@ -511,6 +515,43 @@ def _misbehave(peer: Peer, request: Request) -> None:
     raise EOFError
 
 
+@scenario("backend_loading")
+def _(servers: Servers) -> Found:
+    command = shlex.join([sys.executable, str(TINY_BACKEND), "{port}", "--load", "600"])
+    server = servers.start(None, "--backend-kind", "vllm", "--backend-command", command, ready=503)
+    yield "native", get(server, "/readyz")
+    yield "openai", say(server, "x")
+
+
+@scenario("backend_failed")
+def _(servers: Servers) -> Found:
+    command = shlex.join([sys.executable, str(TINY_BACKEND), "{port}", "--exit", "3"])
+    flags = ("--backend-max-restarts", "0", "--with-error-server")
+    server = servers.start(None, "--backend-kind", "vllm", "--backend-command", command, *flags, ready=513)
+    yield "native", get(server, "/health/")
+    yield "openai", say(server, "x")
+
+
+@scenario("generation_failed")
+def _(servers: Servers) -> Found:
+    """The row is named, and what the backend said to it."""
+
+    def refuse(peer: Peer, asked: Request) -> None:
+        peer.read_body(asked)
+        status = b"200 OK" if asked.method == b"GET" else b"400 Bad Request"
+        peer.sock.sendall(b'HTTP/1.1 %s\r\nContent-Length: 11\r\n\r\n{"data":[]}' % status)
+
+    folder = servers.folder / "generates"
+    folder.mkdir()
+    (folder / "model-metadata.yaml").write_text("name: g\ntargetType: textgeneration\n")
+    with running_backend(refuse) as backend:
+        server = servers.start(
+            folder, "--backend", backend.url, "--generation-model", "m", "--target-name", "text",
+            "--python", str(environment("sklearn")),
+        )  # fmt: skip
+        yield "native", post(server, "/predict/", "promptText\nhello\n", "text/csv")
+
+
 @contextlib.contextmanager
 def _proxy(servers: Servers) -> Iterator[Server]:
     limits = ("--backend-timeout", "0.3", "--backend-idle-timeout", "0.3", "--backend-connections", "1")
@@ -587,7 +628,7 @@ def _(servers: Servers) -> Found:
 
 @scenario("unauthorized")
 def _(servers: Servers) -> Found:
-    keys = servers.folder / "keys"
+    keys = servers.folder / "keys.txt"
     keys.write_text("0123456789abcdef\n")
     server = servers.waiting("keys", "--api-keys-file", str(keys))
     yield "native", get(server, "/info/")

@@ -113,8 +113,9 @@ def create_app(
                 state.leaving = state.draining = True
 
     models = ModelEndpoint(state, "models", raw=True, family="openai", method="GET")
-    openai = openai_routes(state, prefix, chat=ChatEndpoint(state), models=models)
-    routes = _routes(state, prefix, openai.exact, on_shutdown)
+    share = FairShare(state).of if settings.limits.per_client else _as_it_is
+    openai = openai_routes(state, prefix, chat=ChatEndpoint(state), models=models, share=share)
+    routes = _routes(state, prefix, openai.exact, on_shutdown, share)
     direct_access = {path: DirectAccess(state, path) for path in (f"{prefix}/directAccess", f"{prefix}/nim")}
     subtrees = {**direct_access, **openai.subtrees}
     app = Application(
@@ -175,15 +176,23 @@ async def _report_backend_outcome(state: ApiState, process: BackendProcess, on_o
     on_outcome(state, await asyncio.shield(process.first_outcome))
 
 
+def _as_it_is(endpoint: Endpoint) -> Endpoint:
+    return endpoint
+
+
 async def _report_outcome(state: ApiState, on_outcome: OnOutcome) -> None:
     on_outcome(state, await asyncio.shield(state.model.supervisor.first_outcome))
 
 
 def _routes(
-    state: ApiState, prefix: str, openai: Mapping[str, Endpoint], on_shutdown: Callable[[], None]
+    state: ApiState,
+    prefix: str,
+    openai: Mapping[str, Endpoint],
+    on_shutdown: Callable[[], None],
+    share: Callable[[Endpoint], Endpoint],
 ) -> list[Route]:
-    predict = PredictEndpoint(state, "predict")
-    unstructured = ModelEndpoint(state, "unstructured", raw=True, with_request=True)
+    predict = share(PredictEndpoint(state, "predict"))
+    unstructured = share(ModelEndpoint(state, "unstructured", raw=True, with_request=True))
     metrics = MetricsPage(state)
     # In the order of how often they are asked for: the router tries one after another.
     table: dict[str, Endpoint] = {
@@ -192,7 +201,7 @@ def _routes(
         "/invocations": predict,
         "/predictUnstructured": unstructured,
         "/predictionsUnstructured": unstructured,
-        "/transform": ModelEndpoint(state, "transform"),
+        "/transform": share(ModelEndpoint(state, "transform")),
         "/ping": ReadyProbe(state),
         "/health": ReadyProbe(state),
         "/readyz": ReadyProbe(state),
@@ -205,14 +214,9 @@ def _routes(
         "/v1/metrics": metrics,
     }
     assert table.keys() >= _PROBES
-    if state.settings.limits.per_client:
-        shares = FairShare(state)
-        table = {
-            path: shares.of(endpoint) if isinstance(endpoint, ModelEndpoint) else endpoint
-            for path, endpoint in table.items()
-        }
+    asked = {f"{prefix}{path}": endpoint for path, endpoint in table.items()}
     routes: list[Route] = []
-    for path, endpoint in (*((f"{prefix}{path}", endpoint) for path, endpoint in table.items()), *openai.items()):
+    for path, endpoint in (*asked.items(), *openai.items()):
         app = mirrored(endpoint, path.removeprefix(prefix), state.shadow)
         # Both spellings, and never a redirect: clients lose the body of a redirected POST.
         routes.append(Route(f"{path}/", app, name=path))

@@ -14,7 +14,7 @@ from backline.api.proxy_routes import DirectAccess
 from backline.errors import BacklineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -117,20 +117,23 @@ class OpenAIRoutes:
     subtrees: Mapping[str, Endpoint]
 
 
-def openai_routes(state: ApiState, prefix: str, *, chat: Endpoint, models: Endpoint) -> OpenAIRoutes:
+def openai_routes(
+    state: ApiState, prefix: str, *, chat: Endpoint, models: Endpoint, share: Callable[[Endpoint], Endpoint]
+) -> OpenAIRoutes:
     """Return the routes below ``prefix`` and, as their clients may not know it, without it.
 
-    ``chat`` and ``models`` are the model's own endpoints for these.
+    ``chat`` and ``models`` are the model's own endpoints for these; ``share`` holds clients to their share of one.
     """
     exact: dict[str, Endpoint] = {}
     subtrees: dict[str, Endpoint] = {}
-    to_chat = OpenAIRoute(state, "", "/chat/completions", associated=True)
+    chat = share(chat)
+    to_chat = share(OpenAIRoute(state, "", "/chat/completions", associated=True))
     to_models = OpenAIRoute(state, "", "/models", methods=("GET",))
     for root in dict.fromkeys(f"{each}{version}" for each in (prefix, "") for version in ("", "/v1")):
         exact[f"{root}/chat/completions"] = HookOrBackend(state, chat, to_chat)
         exact[f"{root}/models"] = HookOrBackend(state, models, to_models)
         for path, methods in ALWAYS_BACKEND.items():
-            exact[f"{root}{path}"] = OpenAIRoute(state, "", path, methods=methods)
+            exact[f"{root}{path}"] = share(OpenAIRoute(state, "", path, methods=methods))
         for path in BELOW:
             subtrees[f"{root}{path}"] = OpenAIRoute(state, f"{root}{path}", path, below=True)
     # What the prefix itself begins with, such as /models of /models/shop, is left to the routes below it.
