@@ -334,7 +334,7 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                 group.create_task(
                     keep_asking(server, tally, numbers, lambda: not done, request, judge, pause=options.pause)
                 )
-            stopped: set[int] = set()
+            stopped: dict[int, set[int]] = {}  # with the requests that it may hold
             told = 0
             while kills.total() < options.kills and time.monotonic() < deadline:
                 kind = random.choices(list(kinds), list(kinds.values()))[0]
@@ -352,12 +352,15 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                         os.kill(pid, getattr(signal, kind))
                         kills[kind] += 1
                         if kind == "SIGSTOP":
-                            stopped.add(pid)
-                stopped &= set(server.workers())
-                # The same request is not hit on purpose twice: it would be answered 500, as documented. One on a
-                # stopped worker waits longer, and that is not held against it.
-                patience = time.monotonic() + 0.5
-                while hit & tally.in_flight.keys() and time.monotonic() < patience:  # noqa: ASYNC110
+                            stopped[pid] = hit
+                # No request is hit twice: it would be answered 500, as documented. One on a stopped worker waits until
+                # that is noticed; this is not held against it, so it need not be waited for.
+                patience = time.monotonic() + 10
+                while time.monotonic() < patience:
+                    alive = set(server.workers())
+                    stopped = {pid: held for pid, held in stopped.items() if pid in alive}
+                    if not (hit & tally.in_flight.keys()) - set().union(*stopped.values()):
+                        break
                     await asyncio.sleep(0.005)
                 await asyncio.sleep(random.expovariate(1 / options.interval))
                 if kills.total() // 500 > told:
