@@ -149,9 +149,14 @@ class Server:
             connection.close()
 
     def workers(self) -> list[int]:
-        """Return the processes that the server has started: also those that load."""
+        """Return the processes that the server has started: also those that load.
+
+        Without those that are still copies of the server, between fork and exec: the kernel holds up the parent that
+        long (vfork), so a SIGSTOP in that moment would stop the server itself.
+        """
         pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if is_worker(child)]
 
     def stop(self) -> int:
         if self.process.poll() is None:
@@ -161,6 +166,13 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def is_worker(pid: str) -> bool:
+    try:
+        return b"boot.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 # --- the clients

@@ -40,8 +40,9 @@ class KeyFile:
     hexadecimal. Empty lines and lines that begin with ``#`` do not count. Raises ``ConfigError``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flag: str = "--api-keys-file") -> None:
         self._path = path
+        self._flag = flag
         self._seen = self._state()
         self._names = self._read()
 
@@ -98,7 +99,7 @@ class KeyFile:
         return names
 
     def _problem(self, what: str) -> ConfigError:
-        return ConfigError(f"--api-keys-file {self._path}: {what}")
+        return ConfigError(f"{self._flag} {self._path}: {what}")
 
 
 class Access:

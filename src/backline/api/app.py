@@ -44,6 +44,7 @@ from backline.runtime.backend_process import BackendPlan, BackendState, running_
 from backline.runtime.reload import Reloader
 from backline.runtime.service import running
 from backline.runtime.supervisor import ModelState
+from backline.runtime.watch import watch_folder
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -99,6 +100,9 @@ def create_app(
                         state.service, folder, reread, functools.partial(setattr, state, "folder")
                     )
                     stack.callback(group.create_task(state.reloader.run()).cancel)
+                    if settings.server.reload:
+                        watch = watch_folder(settings.model.code_dir, state.reloader.ask)
+                        stack.callback(group.create_task(watch).cancel)
             if state.shadow is not None:
                 await stack.enter_async_context(state.shadow.running())
             if state.extension is not None:

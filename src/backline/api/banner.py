@@ -83,5 +83,5 @@ def failure_text(failure: ModelLoadFailed | ConfigError | BackendFailed, *, stay
     if traceback:
         text += f"\n{traceback.rstrip()}"
     if stays_up:
-        text += "\nThe server stays up (--with-error-server) and answers 513 with this message."
+        text += "\nThe server stays up and answers 513 with this message."
     return text

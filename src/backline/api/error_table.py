@@ -90,7 +90,8 @@ _ROWS: Final = (
         code="unauthorized",
         status=401,
         title="No key",
-        cause="The server asks for keys (--api-keys-file), and the request shows none that it knows.",
+        cause="The server, or its admin address, asks for keys (--api-keys-file, --admin-keys-file), and the request "
+        "shows none that it knows.",
         cure="Send Authorization: Bearer KEY, or X-API-Key: KEY, with a key that the server's operator gave you.",
         example="show a key of this server: Authorization: Bearer KEY, or X-API-Key: KEY",
     ),

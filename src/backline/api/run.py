@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.server import ServerState
 
+from backline.api.admin import admin_listening
 from backline.api.app import create_app, probe_paths
 from backline.api.banner import failure_text, listening_text, ready_text
 from backline.api.connections import Guard, GuardedHttp, allowed_connections
@@ -27,7 +28,7 @@ from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
 from backline.api.observed import observe
 from backline.api.security import Security
-from backline.errors import ServerDraining
+from backline.errors import BackendFailed, ConfigError, ModelLoadFailed, ServerDraining
 from backline.observe.logs import announce, logging_to_stderr
 from backline.observe.tracing import open_tracing
 from backline.runtime.backend_process import BackendState
@@ -96,30 +97,29 @@ async def _serve(
     url = f"{security.scheme}://{f'[{host}]' if ':' in host else host}:{port}{settings.server.url_prefix}"
     failed = False
 
-    def report(state: ApiState, outcome: ModelState) -> None:
+    def give_up(failure: ModelLoadFailed | ConfigError | BackendFailed, *, stays_up: bool) -> None:
         nonlocal failed
+        announce(failure_text(failure, stays_up=stays_up))
+        if not stays_up:
+            failed = True
+            server.should_exit = True
+
+    def report(state: ApiState, outcome: ModelState) -> None:
         supervisor = state.model.supervisor
         if outcome is ModelState.READY:
             announce(ready_text(settings, supervisor, url))
             return
         assert supervisor.failure is not None
-        announce(failure_text(supervisor.failure, stays_up=settings.server.with_error_server))
-        if not settings.server.with_error_server:
-            failed = True
-            server.should_exit = True
+        give_up(supervisor.failure, stays_up=settings.server.with_error_server or settings.server.reload)
 
     def report_backend(state: ApiState, outcome: BackendState) -> None:
-        nonlocal failed
         process = state.backend_process
         assert process is not None
         if outcome is BackendState.READY:
             announce(f"The backend is ready after {process.load_seconds:.1f} s  (pid {process.pid})")
             return
         assert process.failure is not None
-        announce(failure_text(process.failure, stays_up=settings.server.with_error_server))
-        if not settings.server.with_error_server:
-            failed = True
-            server.should_exit = True
+        give_up(process.failure, stays_up=settings.server.with_error_server)
 
     def shut_down() -> None:
         server.drain()
@@ -150,7 +150,8 @@ async def _serve(
     # uvicorn's way of saying that the lifespan did not start
     with contextlib.suppress(SystemExit), _hangup_reloads(server, state):
         try:
-            await server.serve(sockets=[listener])
+            async with admin_listening(state):
+                await server.serve(sockets=[listener])
         finally:
             if tracing is not None:
                 tracing.close()

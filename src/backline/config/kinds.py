@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shlex
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -187,6 +188,17 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_admin_address(text: str) -> str:
+    """Return ``unix:PATH``, made absolute, or ``host:port``. Raises ``ValueProblem``."""
+    text = text.strip()
+    if text.startswith("unix:"):
+        if len(text) == len("unix:"):
+            raise ValueProblem("unix: names no path", "give unix:/run/backline/admin.sock")
+        return "unix:" + os.path.abspath(text.removeprefix("unix:"))
+    parse_address(text)
+    return text
+
+
 def parse_backend_url(text: str) -> str:
     """Return the URL of a backend without a slash at its end. Raises ``ValueProblem``."""
     example = "give scheme, host and port, such as http://127.0.0.1:8000 or https://llm.example.com/team"
@@ -320,6 +332,12 @@ COMMAND = Kind(
     parse=parse_command,
     from_toml=_command_from_toml,
     show=lambda value: shlex.join(value) if value else "none",
+)
+ADMIN_ADDRESS = Kind(
+    name="an admin address",
+    metavar="ADDRESS",
+    parse=parse_admin_address,
+    from_toml=lambda value: parse_admin_address(_text(value)),
 )
 ADDRESS = Kind(
     name="host:port",

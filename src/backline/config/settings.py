@@ -14,6 +14,7 @@ from typing import Any
 from backline.config.backend_kinds import BACKEND_KINDS
 from backline.config.kinds import (
     ADDRESS,
+    ADMIN_ADDRESS,
     BACKEND_URL,
     COMMAND,
     DURATION,
@@ -157,6 +158,28 @@ class ServerSettings:
         "auto",
         choice("auto", "uvloop", "asyncio"),
         "The event loop: uvloop, which has to be installed, or Python's own asyncio; auto is uvloop where it is there.",
+        commands=_SERVE,
+    )
+    reload: bool = setting(
+        False,
+        SWITCH,
+        "For development: load the model folder anew whenever a file in it changes. The server stays up where it does "
+        "not load.",
+        commands=_SERVE,
+    )
+    admin_address: str | None = setting(
+        None,
+        ADMIN_ADDRESS,
+        "Where operators may ask for a reload, apart from the clients: unix:PATH, which only the server's user can "
+        "open, or host:port with --admin-keys-file.",
+        show_none="none",
+        commands=_SERVE,
+    )
+    admin_keys_file: Path | None = setting(
+        None,
+        PATH,
+        "A file with the keys that the admin address asks for, in the form of --api-keys-file.",
+        show_none="none",
         commands=_SERVE,
     )
     allow_shutdown: bool = setting(

@@ -149,7 +149,8 @@ def test_every_error_of_the_table_is_shown_with_its_body() -> None:
     for response in [*responses, *document["components"]["responses"].values()]:
         for key, sample in response["content"].get("application/json", {}).get("examples", {}).items():
             shown.setdefault(key.replace(".", "/"), []).append(sample["value"])
-    assert set(shown) == set(TABLE) - {"reload_failed"}  # told at the admin address only, which is not described here
+    # The admin address, where a reload fails, is not described here.
+    assert set(shown) == set(TABLE) - {"reload_failed"}
     for key, bodies in shown.items():
         allowed = [example_body(TABLE[key], "native"), example_body(TABLE[key], "openai")]
         assert all(body in allowed for body in bodies)
