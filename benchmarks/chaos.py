@@ -347,12 +347,15 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                     keep_asking(server, tally, numbers, lambda: not done, request, judge, pause=options.pause)
                 )
             stopped: dict[int, set[int]] = {}  # with the requests that it may hold
+            poisons: set[asyncio.Task[None]] = set()
             told = 0
             while kills.total() < options.kills and time.monotonic() < deadline:
                 kind = random.choices(list(kinds), list(kinds.values()))[0]
-                hit = set(tally.in_flight)
+                hit, answered = set(tally.in_flight), tally.right.total()
                 if kind in POISONS:
-                    group.create_task(send_poison(kind))
+                    poison = group.create_task(send_poison(kind))
+                    poisons.add(poison)
+                    poison.add_done_callback(poisons.discard)
                     kills[kind] += 2 if kind != "oom" else 1  # workers that it costs
                 else:
                     workers = [pid for pid in server.workers() if pid not in stopped]
@@ -371,7 +374,9 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                 while time.monotonic() < patience:
                     alive = set(server.workers())
                     stopped = {pid: held for pid, held in stopped.items() if pid in alive}
-                    if not (hit & tally.in_flight.keys()) - set().union(*stopped.values()):
+                    pending = (hit & tally.in_flight.keys()) - set().union(*stopped.values())
+                    # The load goes on: some are answered between two kills, and poison does not pile up.
+                    if not pending and tally.right.total() >= answered + options.answers and len(poisons) < 3:
                         break
                     await asyncio.sleep(0.005)
                 await asyncio.sleep(random.expovariate(1 / options.interval))
@@ -689,6 +694,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=10_000, help="kills: how many workers to kill")
     parser.add_argument("--minutes", type=float, default=120, help="kills: how long at most")
     parser.add_argument("--interval", type=float, default=0.05, help="kills: mean seconds between two")
+    parser.add_argument("--answers", type=int, default=3, help="kills: right answers between two, at least")
     parser.add_argument("--times", type=int, default=200, help="stops, reloads, restore: how many")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--clients", type=int, default=6)

@@ -76,6 +76,7 @@ class Governor:
     def _look(self, worker: Worker, notes: _Notes, now: float) -> None:
         if worker.pid is None or worker.state is WorkerState.DEAD:
             return
+        worker.look_for_exit()
         notes.stopped = notes.stopped + 1 if _is_stopped(worker.pid) else 0
         if notes.stopped >= _STOPPED_LOOKS:
             worker.kill("it was stopped by a signal, and not let go on", cause="stopped", innocent=True)

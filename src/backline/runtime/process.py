@@ -108,20 +108,26 @@ class WorkerProcess:
             # macOS, and Linux before 5.3: a thread waits.
             threading.Thread(target=self._wait_in_thread, args=(loop,), name=f"wait-{self.pid}", daemon=True).start()
         else:
-            loop.add_reader(self._pidfd, self._note_exit)
+            loop.add_reader(self._pidfd, self.look_for_exit)
 
     def _wait_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         self._popen.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know
-            loop.call_soon_threadsafe(self._note_exit)
+            loop.call_soon_threadsafe(self.look_for_exit)
 
-    def _note_exit(self) -> None:
+    def look_for_exit(self) -> None:
+        """Look whether the process is gone.
+
+        The loop calls this when the pidfd says so. It is called at other times, too: under thousands of kills, with
+        descriptors that are closed and given out again, uvloop was seen to miss one in a thousand.
+        """
+        if self.exited.done():
+            return
         code = self._popen.poll()
         if code is None:
             return
         self._unwatch()
-        if not self.exited.done():
-            self.exited.set_result(code)
+        self.exited.set_result(code)
 
     def _unwatch(self) -> None:
         if self._pidfd is not None:

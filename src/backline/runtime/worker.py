@@ -46,6 +46,7 @@ logger = logging.getLogger("backline.runtime")
 _LAST_OUTPUT_TIMEOUT = 1.0  # seconds for the last lines after the process is gone
 _LAST_FRAMES_TIMEOUT = 0.5  # seconds for what is left in the channel: a child of the model may hold it open
 _CONNECT_TIMEOUT = 30.0
+_NOTICE_TIMEOUT = 0.1  # seconds from the end of the channel until it is looked whether the process is gone
 _REAP_TIMEOUT = 1.0  # seconds for a process that was killed to be gone
 _RECENT_CALLS = 64
 
@@ -409,6 +410,12 @@ class Worker(asyncio.Protocol):
         if self.state not in (WorkerState.DEAD, WorkerState.DRAINING):
             self._change(WorkerState.DRAINING)
             self._signal(signal.SIGKILL)
+            asyncio.get_running_loop().call_later(_NOTICE_TIMEOUT, self.look_for_exit)
+
+    def look_for_exit(self) -> None:
+        """Look whether the process is gone, without waiting to be told."""
+        if self._process is not None:
+            self._process.look_for_exit()
 
     def _handle(self, frame: channel.Frame) -> None:
         if frame.request_id in self.chats:
