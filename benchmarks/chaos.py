@@ -302,7 +302,7 @@ def words(answer: Answer) -> str:
 # --- kills
 
 
-async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]:  # noqa: PLR0915  (told in one piece)
+async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]:  # noqa: C901, PLR0915  (told in one piece)
     server = Server(
         write_model(work / "model"),
         work,
@@ -327,15 +327,14 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
 
         async def send_poison(kind: str) -> None:
             number = next(numbers)
-            connection = await Connection.open(server.port)
             try:
                 async with asyncio.timeout(CLIENT_TIMEOUT):
+                    connection = await Connection.open(server.port)
                     answer = await connection.ask("POST", f"/predictUnstructured/?poison={kind}", b"%d" % number)
+                    connection.close()
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 poisoned.unanswered.append(number)
                 return
-            finally:
-                connection.close()
             if code_of(answer) == POISONS[kind]:
                 poisoned.right[kind] += 1
             else:
@@ -349,7 +348,7 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
             stopped: dict[int, set[int]] = {}  # with the requests that it may hold
             poisons: set[asyncio.Task[None]] = set()
             told = 0
-            while kills.total() < options.kills and time.monotonic() < deadline:
+            while kills.total() < options.kills and time.monotonic() < deadline and is_running(server.process):
                 kind = random.choices(list(kinds), list(kinds.values()))[0]
                 hit, answered = set(tally.in_flight), tally.right.total()
                 if kind in POISONS:
@@ -387,11 +386,13 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
             done = True
-        stats = json.loads((await server.get("/stats/")).body)
-        front_alive = server.process.poll() is None
+        front_alive = is_running(server.process)
+        stats = json.loads((await server.get("/stats/")).body) if front_alive else {}
     finally:
         code = server.stop()
     log = server.log_file.read_text(errors="replace")
+    if not front_alive:
+        say(f"the server has ended with {code}:\n{log[-3000:]}")
     gone = collections.Counter(re.findall(r"is gone: (.*)", log))
     return {
         "proof": "kills",
@@ -703,6 +704,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", help="restore: its interpreter")
     parser.add_argument("--json", type=Path, help="a file for the report")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and the servers would inherit that
     with tempfile.TemporaryDirectory(prefix="chaos-") as work:
         result = asyncio.run(RUNS[options.proof](options, Path(work)))
     if options.json is not None:
