@@ -16,8 +16,10 @@ import pytest
 from backline.config.model_folder import read_model_folder
 from backline.config.settings import ModelSettings, Settings, WorkerSettings
 from backline.runtime import load_gate, memory
+from backline.runtime import supervisor as supervisor_module
 from backline.runtime.load_gate import LoadGate
 from backline.runtime.service import ModelService, running
+from backline.runtime.supervisor import NoRoom
 
 MIB = 1 << 20
 HOLDS_64_MIB = """
@@ -148,6 +150,34 @@ def test_a_worker_that_dies_while_its_replacement_waits_for_memory_is_replaced(
             old.kill("the test wants it dead", cause="test")
             await until(lambda: supervisor.count_serving() == 1 and supervisor._slots[0].worker is not old)
             assert supervisor.restarts == 1
+
+    asyncio.run(test())
+
+
+@pytest.mark.slow
+def test_without_room_for_one_more_a_reload_fails_and_recycling_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_gate, "_LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(supervisor_module, "_ROOM_TIMEOUT", 0.2)
+
+    async def test() -> None:
+        async with service(tmp_path, workers=2) as model:
+            supervisor = model.supervisor
+            await until(lambda: supervisor.count_serving() == 2)
+            available = 0
+            supervisor.gate._available = lambda: available
+            with pytest.raises(NoRoom):
+                await supervisor.reload(dataclasses.replace(supervisor.plan, generation=2))
+            assert {worker["generation"] for worker in supervisor.workers()} == {1}
+            old = supervisor._slots[1].worker
+            assert old is not None
+            supervisor.recycle(old, "memory")
+            await until(lambda: supervisor.recycled == {"memory": 1})
+            assert old not in supervisor.alive
+            assert supervisor.count_serving() == 1
+            available = 8 << 30
+            await until(lambda: supervisor.count_serving() == 2)
 
     asyncio.run(test())
 
