@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from backline.config.settings import OPTIONS
-from backline.errors import BacklineError, ReloadFailed
+from backline.errors import BacklineError, ModelLoadFailed, ReloadFailed
 from backline.runtime.supervisor import ModelState
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ class Reloader:
         )
         try:
             await supervisor.reload(plan, together=settings.workers.reload_mode == "together")
+        except ModelLoadFailed as exc:
+            if supervisor.plan is not plan:
+                raise
+            what = f"not every worker could be renewed, and the others still have the model before it: {exc.message}"
+            raise ModelLoadFailed(what, traceback=exc.traceback) from exc
         finally:
             if supervisor.plan is plan:  # also where some workers could not be renewed yet
                 self._folder = folder
