@@ -74,7 +74,8 @@ class Launched:
         """Close our ends of pipes and channel, those of them that nobody has taken."""
         for each in (self.popen.stdout, self.popen.stderr, self.channel, self.listener):
             if each is not None:
-                each.close()
+                with contextlib.suppress(OSError):  # one that is closed already must not take the server along
+                    each.close()
 
 
 class _Listener:

@@ -11,11 +11,13 @@ import os
 import secrets
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backline.observe.worker_log import WorkerPipe
     from backline.runtime.launch import Launched
+
+_READ_BYTES = 64 << 10
 
 
 class WorkerProcess:
@@ -31,7 +33,7 @@ class WorkerProcess:
         self._launched = launched
         self._popen = launched.popen
         self._pidfd: int | None = None
-        self._pipes: list[tuple[asyncio.BaseTransport, _OutputPipe]] = []
+        self._pipes: list[_OutputPipe] = []
         self._watch_exit()
 
     @property
@@ -54,23 +56,27 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         if launched.channel is None:
             launched.channel = await self._accept(accept_timeout)
-        await loop.create_connection(lambda: protocol, sock=launched.channel)
-        launched.channel = None  # the transport's from here on
+        sock, launched.channel = launched.channel, None  # the transport's from here on
+        try:
+            await loop.create_connection(lambda: protocol, sock=sock)
+        finally:
+            if type(loop).__module__.startswith("uvloop"):
+                # libuv closes the descriptor. Where it has done so at once, because the worker died at once, uvloop
+                # forgets to tell the socket, which would close it once more: by then it may be somebody else's.
+                sock.detach()
 
     async def read_output(self, stdout: WorkerPipe, stderr: WorkerPipe) -> None:
         """Feed the readers with what the process prints, until ``end_output``."""
-        loop = asyncio.get_running_loop()
-        for pipe, reader in ((self._popen.stdout, _OutputPipe(stdout)), (self._popen.stderr, _OutputPipe(stderr))):
-            transport, _ = await loop.connect_read_pipe(lambda reader=reader: reader, pipe)  # type: ignore[misc]
-            self._pipes.append((transport, reader))
+        for pipe, reader in ((self._popen.stdout, stdout), (self._popen.stderr, stderr)):
+            assert pipe is not None
+            self._pipes.append(_OutputPipe(pipe, reader))
 
     async def end_output(self, grace: float) -> None:
         """Read what is left in the pipes, for ``grace`` seconds where somebody else holds them open; close them."""
-        ends = [reader.ended for _, reader in self._pipes]
+        ends = [pipe.ended for pipe in self._pipes]
         if ends:
             await asyncio.wait(ends, timeout=grace)
             self._close_pipes()
-            await asyncio.wait(ends, timeout=grace)  # the readers have their unfinished lines to give
 
     def close(self) -> None:
         """Release whatever is still open, without waiting."""
@@ -79,8 +85,8 @@ class WorkerProcess:
         self._unwatch()
 
     def _close_pipes(self) -> None:
-        for transport, _ in self._pipes:
-            transport.close()
+        for pipe in self._pipes:
+            pipe.close()
 
     async def _accept(self, accept_timeout: float) -> socket.socket:
         listener = self._launched.listener
@@ -118,8 +124,8 @@ class WorkerProcess:
     def look_for_exit(self) -> None:
         """Look whether the process is gone.
 
-        The loop calls this when the pidfd says so. It is called at other times, too: under thousands of kills, with
-        descriptors that are closed and given out again, uvloop was seen to miss one in a thousand.
+        The loop calls this when the pidfd says so. It is called at other times, too: whoever is not told would wait for
+        ever, and the server would have one worker less.
         """
         if self.exited.done():
             return
@@ -136,15 +142,36 @@ class WorkerProcess:
             self._pidfd = None
 
 
-class _OutputPipe(asyncio.Protocol):
-    def __init__(self, reader: WorkerPipe) -> None:
+class _OutputPipe:
+    """Feeds a reader from a pipe, until its end or ``close``; ``ended`` is done then, and the pipe closed.
+
+    Not a transport of the loop: uvloop's closes a pipe that has ended at once without telling its file object, which
+    would close the descriptor once more when it may be somebody else's.
+    """
+
+    def __init__(self, pipe: IO[bytes], reader: WorkerPipe) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pipe = pipe
         self._reader = reader
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(pipe.fileno(), False)
+        self._loop.add_reader(pipe.fileno(), self._read)
 
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
+    def _read(self) -> None:
+        try:
+            data = os.read(self._pipe.fileno(), _READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._reader.feed(data)
+        else:
+            self.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._reader.close()
+    def close(self) -> None:
         if not self.ended.done():
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self._reader.close()
             self.ended.set_result(None)
