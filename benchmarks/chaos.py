@@ -619,6 +619,7 @@ async def run_restore(options: argparse.Namespace, work: Path) -> dict[str, Any]
         options.model or write_model(work / "model"),
         work,
         *("--workers", str(options.workers), "--min-ready", str(options.workers)),
+        *("--max-restarts", "1000", "--restart-backoff", "0"),  # nobody asks, so they die before they have answered
         *(["--python", options.python] if options.python else []),
     )
     missed, loads = [], []

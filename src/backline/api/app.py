@@ -96,13 +96,7 @@ def create_app(
                 group = await stack.enter_async_context(asyncio.TaskGroup())
                 stack.callback(group.create_task(_report_outcome(state, on_outcome)).cancel)
                 if reread is not None:
-                    state.reloader = Reloader(
-                        state.service, folder, reread, functools.partial(setattr, state, "folder")
-                    )
-                    stack.callback(group.create_task(state.reloader.run()).cancel)
-                    if settings.server.reload:
-                        watch = watch_folder(settings.model.code_dir, state.reloader.ask)
-                        stack.callback(group.create_task(watch).cancel)
+                    _open_reloader(stack, group, state, reread)
             if state.shadow is not None:
                 await stack.enter_async_context(state.shadow.running())
             if state.extension is not None:
@@ -151,6 +145,16 @@ def create_app(
     # FastAPI offers replacing this method as the way to bring one's own document.
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _open_reloader(
+    stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup, state: ApiState, reread: Callable[[], ModelFolder]
+) -> None:
+    state.reloader = Reloader(state.model, state.folder, reread, functools.partial(setattr, state, "folder"))
+    stack.callback(group.create_task(state.reloader.run()).cancel)
+    if state.settings.server.reload:
+        watch = watch_folder(state.settings.model.code_dir, state.reloader.ask)
+        stack.callback(group.create_task(watch).cancel)
 
 
 def probe_paths(prefix: str) -> frozenset[str]:
