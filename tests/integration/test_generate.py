@@ -85,7 +85,7 @@ def front(serve_for_module: ServeFixture, backend: Backend) -> Server:
     return serve_for_module(
         None, "--backend", backend.url, *FLAGS, "--python", str(environment("bare")),
         "--generation-concurrency", "4", "--system-prompt", "Be brief.", "--max-tokens", "7", "--temperature", "0",
-        "--generation-parameters", '{"top_p": 0.5}', "--generation-api-key-variable", "THE_KEY", env={"THE_KEY": "k1"},
+        "--generation-parameters", '{"top_p": 0.5}', "--backend-api-key-variable", "THE_KEY", env={"THE_KEY": "k1"},
     )  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def test_a_key_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [sys.executable, "-m", "backline", "serve", "--backend", "http://127.0.0.1:9",
-         "--generation-api-key-variable", "NO_SUCH_KEY", "--address", "127.0.0.1:0"],
+         "--backend-api-key-variable", "NO_SUCH_KEY", "--address", "127.0.0.1:0"],
         capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode != 0

@@ -40,7 +40,12 @@ def behave(peer: Peer, request: Request) -> None:
         peer.sock.sendall(head + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in EVENTS) + b"0\r\n\r\n")
         return
     body = json.dumps(
-        {"target": request.target.decode(), "method": request.method.decode(), "body": request.body.decode()}
+        {
+            "target": request.target.decode(),
+            "method": request.method.decode(),
+            "body": request.body.decode(),
+            "key": dict(request.headers).get(b"authorization", b"").decode(),
+        }
     ).encode()
     peer.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-From: backend\r\n\r\n" % len(body) + body)
 
@@ -110,6 +115,16 @@ def test_chats_carry_an_association_id_in_a_header_and_the_callers_own_where_it_
     given = ask(front, "POST", "/chat/completions", b"{}", "X-DataRobot-Association-Id: mine\r\n")
     assert given.all(b"x-datarobot-association-id") == [b"mine"]
     assert not ask(front, "POST", "/embeddings", b"{}").all(b"x-datarobot-association-id")
+
+
+def test_the_servers_key_goes_where_a_client_has_none_and_never_by_direct_access(
+    serve: ServeFixture, backend: Backend
+) -> None:
+    server = serve(None, "--backend", backend.url, "--backend-api-key-variable", "KEY", env={"KEY": "ours"})
+    theirs = "Authorization: Bearer theirs\r\n"
+    assert content(ask(server, "POST", "/v1/chat/completions", b"{}"))["key"] == "Bearer ours"
+    assert content(ask(server, "POST", "/v1/chat/completions", b"{}", theirs))["key"] == "Bearer theirs"
+    assert content(ask(server, "POST", "/directAccess/v1/chat/completions", b"{}"))["key"] == ""
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,9 @@ def probe_paths(prefix: str) -> frozenset[str]:
 async def _open_backend(stack: contextlib.AsyncExitStack, state: ApiState, on_outcome: OnBackendOutcome) -> None:
     """Open the way to the backend until ``stack`` is left, and start its process where it is ours."""
     settings = state.settings
-    backend = state.backend = await stack.enter_async_context(running_backend(settings.backend))
-    state.generator = TextGenerator(backend, settings.generation, read_api_key(settings.generation))
+    opening = running_backend(settings.backend, api_key=read_api_key(settings.backend))
+    backend = state.backend = await stack.enter_async_context(opening)
+    state.generator = TextGenerator(backend, settings.generation)
     if settings.backend.command is None or state.folder.problem is not None:
         return
     plan = BackendPlan.make(settings.backend, host=backend.address.host, port=backend.address.port)

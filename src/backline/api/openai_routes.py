@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from backline.api.state import ApiState
     from backline.proxy.port import BackendAddress
+    from backline.proxy.service import Backend
 
 ASSOCIATION_HEADER = b"x-datarobot-association-id"
 _ASSOCIATION_HEADERS = (b"datarobot-association-id", ASSOCIATION_HEADER)
@@ -77,6 +78,14 @@ class OpenAIRoute(DirectAccess):
         """See ``DirectAccess``."""
         base = address.openai_path + self._path
         return (scope["raw_path"], self._mount, base) if self._below else (b"", b"", base)
+
+    def request_headers(self, scope: Scope, backend: Backend) -> Headers:
+        """See ``DirectAccess``."""
+        headers = super().request_headers(scope, backend)
+        key = backend.authorization
+        if key is not None and not any(name == b"authorization" for name, _ in headers):
+            headers.append((b"authorization", key))
+        return headers
 
     def answer_headers(self, scope: Scope, request_id: str) -> Headers:
         """See ``DirectAccess``."""

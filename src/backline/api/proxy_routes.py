@@ -201,17 +201,18 @@ class DirectAccess(Endpoint):
         address = backend.address
         path, mount, base_path = self.place(scope, address)
         target = backend_target(path, scope["query_string"], mount=mount, base_path=base_path)
-        headers = self._headers(scope, address.authority)
+        headers = self.request_headers(scope, backend)
         observation = observation_of(scope)
         if observation is not None:
             headers = observation.asks_backend(scope, headers, address)
         return target, headers
 
-    def _headers(self, scope: Scope, authority: bytes) -> Headers:
+    def request_headers(self, scope: Scope, backend: Backend) -> Headers:
+        """Return the headers for the backend."""
         client = scope["client"]
         return request_headers(
             scope["headers"],
-            authority=authority,
+            authority=backend.address.authority,
             client=client[0] if client else None,
             scheme=b"https" if scope["scheme"] in ("https", "wss") else b"http",
         )

@@ -74,7 +74,7 @@ def serve(
     ``launched`` is a worker for this folder that has been started already; it is taken over. The caller closes the
     listener, and ends the worker where this could not take it. ``reread`` reads settings and folder again: a reload.
     """
-    key_variable = settings.generation.api_key_variable
+    key_variable = settings.backend.api_key_variable
     secrets = [] if key_variable is None else [key_variable]
     with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True, secret_variables=secrets):
         for warning in folder.warnings:

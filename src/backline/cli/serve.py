@@ -51,7 +51,7 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
         from backline.runtime.backend_process import check_command  # late: it brings asyncio
 
         check_command(folder.settings.backend)
-        read_api_key(folder.settings.generation)
+        read_api_key(folder.settings.backend)
     if folder.settings.shadow.target is not None:
         from backline.parity.shadow import check_shadow
 

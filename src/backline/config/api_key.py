@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from backline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from backline.config.settings import GenerationSettings
+    from backline.config.settings import BackendSettings
 
 
-def read_api_key(settings: GenerationSettings) -> str | None:
+def read_api_key(settings: BackendSettings) -> str | None:
     """Return the key, where one is asked for. Raises ``ConfigError`` where the variable is not set or no key."""
     name = settings.api_key_variable
     if name is None:
@@ -19,7 +19,5 @@ def read_api_key(settings: GenerationSettings) -> str | None:
     key = os.environ.get(name, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         problem = "holds what no key can have" if key else "is not set"
-        raise ConfigError(
-            f"--generation-api-key-variable: the environment variable {name} {problem}; set it to the key"
-        )
+        raise ConfigError(f"--backend-api-key-variable: the environment variable {name} {problem}; set it to the key")
     return key

@@ -597,6 +597,16 @@ class BackendSettings:
         show_none="none",
         commands=_SERVE,
     )
+    api_key_variable: str | None = setting(
+        None,
+        TEXT,
+        "The environment variable with a key for the backend, such as OPENAI_API_KEY. It is sent by the OpenAI routes "
+        "and with rows, where a request brings no Authorization header of its own, and when the backend is asked "
+        "whether it is ready; never by direct access.",
+        flags=("--backend-api-key-variable",),
+        show_none="none",
+        commands=_SERVE,
+    )
     client: str = setting(
         "auto",
         choice("auto", "http1", "aiohttp", "httpx2", "httpx"),
@@ -682,15 +692,6 @@ class GenerationSettings:
         flags=("--generation-concurrency",),
         least=1,
         most=1000,
-        commands=_SERVE,
-    )
-    api_key_variable: str | None = setting(
-        None,
-        TEXT,
-        "The environment variable with the key for the backend, such as OPENAI_API_KEY. It is sent with the rows of "
-        "requests that bring no Authorization header, and with nothing else.",
-        flags=("--generation-api-key-variable",),
-        show_none="none",
         commands=_SERVE,
     )
 

@@ -34,12 +34,11 @@ class _Busy(Exception):
 
 
 class TextGenerator:
-    """Asks the backend for chat completions. ``api_key`` goes with every request that brings no key of its own."""
+    """Asks the backend for chat completions."""
 
-    def __init__(self, backend: Backend, settings: GenerationSettings, api_key: str | None) -> None:
+    def __init__(self, backend: Backend, settings: GenerationSettings) -> None:
         self._backend = backend
         self._settings = settings
-        self._api_key = None if api_key is None else b"Bearer " + api_key.encode()
         self._model: str | None = settings.model
 
     async def generate(self, prompts: Sequence[str], authorization: bytes | None) -> list[str]:
@@ -77,7 +76,7 @@ class TextGenerator:
             (b"user-agent", b"backline"),
             (b"accept", b"application/json"),
         ]
-        key = authorization or self._api_key
+        key = authorization or self._backend.authorization
         if key is not None:
             headers.append((b"authorization", key))
         return headers

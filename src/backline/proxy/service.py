@@ -128,11 +128,15 @@ class Exchange:
 class Backend:
     """One backend and the requests under way to it. Made by ``running_backend``, which owns everything in it."""
 
-    def __init__(self, settings: BackendSettings, client: BackendClient, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, settings: BackendSettings, client: BackendClient, group: asyncio.TaskGroup, api_key: str | None
+    ) -> None:
         assert settings.url is not None
         self.settings = settings
         self.address = BackendAddress.parse(settings.url)
         self.client = client
+        self.authorization = None if api_key is None else b"Bearer " + api_key.encode()
+        """What goes with requests that bring no key of their own; not with direct access."""
         self.group = group
         self.unready: str | None = "it has not been asked yet"
         """Why the backend is not ready, or ``None`` when it is."""
@@ -282,6 +286,8 @@ class Backend:
         base = self.address.root_path if kind and not asked else self.address.base_path
         target = base + b"/" + path.lstrip("/").encode()
         headers = [(b"host", self.address.authority), (b"user-agent", b"backline"), (b"accept", b"*/*")]
+        if self.authorization is not None:
+            headers.append((b"authorization", self.authorization))
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
                 answer = await self.client.send(BackendRequest("GET", target, headers))
@@ -329,7 +335,9 @@ class Backend:
 
 
 @contextlib.asynccontextmanager
-async def running_backend(settings: BackendSettings, *, watched: bool = True) -> AsyncIterator[Backend]:
+async def running_backend(
+    settings: BackendSettings, *, api_key: str | None = None, watched: bool = True
+) -> AsyncIterator[Backend]:
     """Open the pooled client for the block, and where it is ``watched`` ask the backend whether it is ready."""
     assert settings.url is not None
     address = BackendAddress.parse(settings.url)
@@ -337,7 +345,7 @@ async def running_backend(settings: BackendSettings, *, watched: bool = True) ->
     client = make_client(settings, address)
     try:
         async with asyncio.TaskGroup() as group:
-            backend = Backend(settings, client, group)
+            backend = Backend(settings, client, group, api_key)
             readiness = group.create_task(backend.watch_readiness()) if watched else None
             try:
                 yield backend

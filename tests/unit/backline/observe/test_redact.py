@@ -56,7 +56,7 @@ def test_a_secret_is_hidden_and_the_words_around_it_are_kept(text: str) -> None:
         "api_key=None",
         "tokenizer loaded in 3 s, author: Smith",
         "401 the bearer of bad news",
-        "--generation-api-key-variable LLM_KEY",
+        "--backend-api-key-variable LLM_KEY",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
