@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, cast
 
 from backline.api.body import ClientDisconnected
@@ -16,6 +17,7 @@ from backline.api.observed import note_error, observation_of
 from backline.api.one_write import corkable
 from backline.errors import BacklineError, ServerDraining
 from backline.observe.observer import CLIENT_LEFT
+from backline.observe.usage import TAIL_BYTES, find_usage
 from backline.runtime.call import Call
 from backline.runtime.chats import ChatStream
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from backline.api.state import ApiState
+    from backline.observe.observer import StreamObserver
     from backline.runtime.call import Reply
     from backline.runtime.chats import Chats
 
@@ -44,6 +47,7 @@ class ChatEndpoint(ModelEndpoint):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See ``ModelEndpoint``."""
+        begun = time.perf_counter()
         service = self.state.model
         model = service.supervisor.model
         if model is None or not model.description.get("chats"):
@@ -70,7 +74,12 @@ class ChatEndpoint(ModelEndpoint):
                 observation.asks_model(call)
             outcome = await self._ask(chats, call, open_request)
             if isinstance(outcome, ChatStream):
-                await _Events(outcome, scope, send, request_id, self.state).pass_on(open_request)
+                stream = self.observer.stream_opened(self.route(scope), begun)
+                try:
+                    end = await _Events(outcome, scope, send, request_id, self, stream).pass_on(open_request)
+                finally:
+                    stream.closed()
+                self._count_tokens(scope, end)
                 return CLIENT_LEFT if open_request.client_left else 200
         except ClientDisconnected:
             return CLIENT_LEFT
@@ -80,7 +89,13 @@ class ChatEndpoint(ModelEndpoint):
                 chats.cancel(call)
         if observation is not None:
             observation.seconds = outcome.seconds
+        self._count_tokens(scope, bytes(outcome.body[-TAIL_BYTES:]))
         return await respond(send, 200, reply_headers(outcome), outcome.body, request_id)
+
+    def _count_tokens(self, scope: Scope, tail: bytes) -> None:
+        tokens = find_usage(tail)
+        if tokens is not None:
+            self.observer.tokens_used(self.route(scope), *tokens)
 
     async def _ask(self, chats: Chats, call: Call, open_request: OpenRequest) -> Reply | ChatStream:
         chats.submit(call)
@@ -97,15 +112,28 @@ class ChatEndpoint(ModelEndpoint):
 class _Events:
     """One streamed answer on its way to the client."""
 
-    def __init__(self, stream: ChatStream, scope: Scope, send: Send, request_id: str, state: ApiState) -> None:
+    def __init__(
+        self,
+        stream: ChatStream,
+        scope: Scope,
+        send: Send,
+        request_id: str,
+        endpoint: ChatEndpoint,
+        observer: StreamObserver,
+    ) -> None:
         self._stream = stream
         self._scope = scope
         self._send = send
         self._request_id = request_id
-        self._state = state
+        self._endpoint = endpoint
+        self._state = endpoint.state
+        self._observer = observer
 
-    async def pass_on(self, open_request: OpenRequest) -> None:
-        """Send head, events and end. An error in the middle is an event, as the status is out by then."""
+    async def pass_on(self, open_request: OpenRequest) -> bytes:
+        """Send head, events and end, and return the last event or more.
+
+        An error in the middle is an event, as the status is out by then.
+        """
         stream, send = self._stream, self._send
         transport = corkable(send)
         if transport is not None:
@@ -118,16 +146,22 @@ class _Events:
             (b"x-request-id", self._request_id.encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last = b""
+        before = last = b""
         try:
             while not stream.ended:
                 last = await stream.read()
+                if last:
+                    before = last
+                    self._observer.piece_sent()
                 if not stream.ended:
                     await send({"type": "http.response.body", "body": last or _KEEP_ALIVE, "more_body": True})
                     last = b""
             if open_request.client_left:
-                return
-            last += stream.rest()
+                return b""
+            rest = stream.rest()
+            if rest:
+                self._observer.piece_sent()
+            last += rest
             stream.check()
             end = _DONE
         except BacklineError as exc:
@@ -138,6 +172,7 @@ class _Events:
             # The server's own doing, at the end of the drain time; this is the end of the task, too.
             end = self._error_event(ServerDraining("the server stopped before the stream was over", retry_after=1))
         await send({"type": "http.response.body", "body": last + end})
+        return (before + last)[-TAIL_BYTES:]
 
     def _error_event(self, exc: BacklineError) -> bytes:
         note_error(self._scope, exc)
@@ -149,4 +184,5 @@ class _Events:
         )
         show = self._state.settings.server.show_stacktrace
         error = render_error(exc, family="openai", request_id=self._request_id, show_stacktrace=show)
+        self._endpoint.observer.error_answered(self._endpoint.route(self._scope), exc, 200, self._request_id)
         return b"data: " + error.body + b"\n\n"

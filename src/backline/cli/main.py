@@ -32,6 +32,7 @@ COMMANDS = {
     "new": LazyCommand("backline.cli.new", "new", "Make a model directory from a template."),
     "parity": LazyCommand("backline.cli.parity", "parity", "Prove that one server answers like another."),
     "env": LazyCommand("backline.cli.env", "env", "Build, list and remove environments of models."),
+    "top": LazyCommand("backline.cli.top", "top", "Watch a running server."),
     "config": LazyCommand("backline.cli.config", "config", "Show the settings and where each comes from."),
 }
 ALIASES = {"server": "serve", "validation": "validate", "perf-test": "bench"}

@@ -18,12 +18,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
 from backline.errors import DeadlineExceeded, QueueFull, WorkerDied, WorkerReported
+from backline.observe.observer import SILENT
 from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.deadlines import Deadlines
 from backline_worker.channel import STREAM_WINDOW
 
 if TYPE_CHECKING:
     from backline.config.settings import LimitSettings, WorkerSettings
+    from backline.observe.observer import Observer
     from backline.runtime.worker import Worker
 
 logger = logging.getLogger("backline.runtime")
@@ -132,7 +134,9 @@ class Chats:
         admission: Admission,
         replace: Callable[[Worker], None],
         keep_alive: float,
+        observer: Observer = SILENT,
     ) -> None:
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._settings = workers
@@ -185,9 +189,11 @@ class Chats:
     def cancel(self, call: Call) -> None:
         """Nobody waits for this chat any more: drop it from the queue, or stop the hook. Nothing, once it is over."""
         if call.state is CallState.WAITING:
+            self._observer.call_cancelled(running=False)
             del self._waiting[call]
             self._close(call)
         elif call.state is CallState.RUNNING:
+            self._observer.call_cancelled(running=True)
             self._abandon(call, self._settings.cancel_grace, "its client left", cause="client_left")
         if not call.future.done():
             call.future.cancel()
@@ -234,6 +240,10 @@ class Chats:
         """A chat is over; ``None``: its stream has ended."""
         if isinstance(result, WorkerReported) and result.code == "out_of_memory":
             self._replace(worker)
+        if call.state is CallState.RUNNING:
+            # No busy time: chats run beside each other, and most of the time they wait for somebody else.
+            stages = result.seconds if isinstance(result, Reply) else {}
+            self._observer.calls_answered(worker.number, [call.started - call.queued], 1, stages, 0.0)
         self._end(call, result)
         self._pump()
 
@@ -256,6 +266,7 @@ class Chats:
             if call.state is CallState.RUNNING and call.id > last_begun and call.losses + 1 < _MAX_LOSSES:
                 call.losses += 1
                 call.worker = None
+                self._observer.call_retried()
                 self._wait(call, first=True)
             else:
                 self._end(

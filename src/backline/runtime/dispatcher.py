@@ -77,7 +77,9 @@ class Dispatcher:
         self._probation = Probation()
         self._probation_timer: asyncio.TimerHandle | None = None
         self.poison = PoisonList(limits.poison_time)
-        self.chats = Chats(limits, workers, admission=self, replace=on_out_of_memory, keep_alive=keep_alive)
+        self.chats = Chats(
+            limits, workers, admission=self, replace=on_out_of_memory, keep_alive=keep_alive, observer=observer
+        )
 
     @property
     def waiting(self) -> int:
