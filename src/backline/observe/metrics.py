@@ -73,6 +73,7 @@ class Metrics(Observer):
             self._histogram(families.STAGE_SECONDS, stage) for stage in _STAGES
         )
         self._workers: dict[int, _Worked] = {}
+        self._singles = 0  # calls of the model for one request with one row
         self._batch_requests = self._histogram(families.BATCH_REQUESTS)
         self._batch_rows = self._histogram(families.BATCH_ROWS)
         for family in (families.DEADLINES, families.CANCELLATIONS):
@@ -96,6 +97,9 @@ class Metrics(Observer):
 
     def histograms(self) -> Iterator[tuple[Family, dict[Labels, Histogram]]]:
         """Return each histogram with its cells by labels."""
+        singles, self._singles = self._singles, 0
+        self._batch_requests.observe(1, singles)
+        self._batch_rows.observe(1, singles)
         yield from self._histograms.items()
 
     # --- Observer
@@ -156,8 +160,11 @@ class Metrics(Observer):
             self._decode.observe(stages.get("decode", 0.0), number)
             self._predict.observe(stages.get("predict", 0.0), number)
             self._encode.observe(stages.get("encode", 0.0), number)
-        self._batch_requests.observe(number)
-        self._batch_rows.observe(rows)
+        if rows == number == 1:
+            self._singles += 1  # put among the others at a scrape: one observation less for most requests, twice
+        else:
+            self._batch_requests.observe(number)
+            self._batch_rows.observe(rows)
         cell = self._workers.get(worker)
         if cell is None:
             cell = self._workers[worker] = _Worked()
