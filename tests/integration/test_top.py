@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,18 @@ def test_on_a_terminal_it_goes_on_until_told_to_leave(server: Server, leave: str
                     break
         assert process.wait(10) == 0
     os.close(ours)
+
+
+def test_a_server_that_asks_for_keys_is_shown_one(serve: ServeFixture, tmp_path: Path) -> None:
+    (tmp_path / "custom.py").write_text(MODEL)
+    (tmp_path / "model-metadata.yaml").write_text("name: echo\ntype: inference\ntargetType: unstructured\n")
+    key = "a-key-of-this-test-and-no-other"
+    for name, line in (("keys", f"me {key}"), ("mine", key)):
+        (tmp_path / name).write_text(line + "\n")
+        (tmp_path / name).chmod(0o600)
+    server = serve(tmp_path, "--api-keys-file", str(tmp_path / "keys"))
+    refused = top(server.url, "--once")
+    assert refused.returncode == 1
+    assert "--api-key-file" in refused.stderr
+    shown = json.loads(top(server.url, "--json", "--interval", "0.1", "--api-key-file", str(tmp_path / "mine")).stdout)
+    assert [(error["status"], error["code"]) for error in shown["last_errors"]] == [(401, "unauthorized")]

@@ -9,9 +9,11 @@ import hashlib
 import logging
 import re
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backline.api.endpoint import OTHER_ROUTE
 from backline.api.error_table import render_error
 from backline.errors import BacklineError, ConfigError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from backline.api.error_table import Family
+    from backline.observe.observer import Observer
 
 logger = logging.getLogger("backline.api")
 
@@ -105,11 +108,15 @@ class KeyFile:
 class Access:
     """Lets requests through that show a key, as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
 
-    ``open_paths`` need none. The header with the key goes no further: neither to the model nor to a backend.
+    ``open_paths`` need none. The header with the key goes no further: neither to the model nor to a backend. Who is
+    refused is told to ``observer``, as no endpoint sees it.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyFile, open_paths: frozenset[str], prefix: str) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyFile, open_paths: frozenset[str], prefix: str, observer: Observer
+    ) -> None:
         self._app = app
+        self._observer = observer
         self._keys = keys
         self._open = open_paths
         self._openai = tuple(prefix + path for path in _OPENAI_PATHS)
@@ -132,9 +139,12 @@ class Access:
         await self._app({**scope, "headers": headers}, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = time.perf_counter()
+        self._observer.request_begun()
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: a 403
+            self._observer.socket_ended(OTHER_ROUTE, 403)
             return
         error = Unauthorized("show a key of this server: Authorization: Bearer KEY, or X-API-Key: KEY")
         family: Family = "openai" if scope["path"].startswith(self._openai) else "native"
@@ -143,6 +153,8 @@ class Access:
         headers = [*response.headers, length, (b"www-authenticate", b'Bearer realm="backline"')]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
+        self._observer.error_answered(OTHER_ROUTE, error, response.status, "none")
+        self._observer.request_ended(OTHER_ROUTE, scope["method"], response.status, time.perf_counter() - begun)
 
 
 def _key_in(header: tuple[bytes, bytes]) -> bytes | None:

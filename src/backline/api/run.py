@@ -140,7 +140,9 @@ async def _serve(
         probes=probes,
         unhurried=(f"{prefix}/directAccess/", f"{prefix}/nim/"),
     )
-    config = _uvicorn_config(settings, observe(app, settings, tracing, security.protect(app)), guard, security)
+    config = _uvicorn_config(
+        settings, observe(app, settings, tracing, security.protect(app, app.state.backline.observer)), guard, security
+    )
     state: ApiState = app.state.backline
     if state.extension is not None:
         _tell_extension(state.extension)

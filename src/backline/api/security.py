@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from backline.config.settings import Settings
+    from backline.observe.observer import Observer
 
 _NOSNIFF = ("X-Content-Type-Options", "nosniff")  # a model's text must not be taken for a page with scripts
 _HTTPS_ONLY = ("Strict-Transport-Security", "max-age=31536000")
@@ -47,10 +48,10 @@ class Security:
         """Whether callers have to show a key."""
         return self._keys is not None
 
-    def protect(self, app: ASGIApp) -> ASGIApp:
+    def protect(self, app: ASGIApp, observer: Observer) -> ASGIApp:
         """Return the application behind what these settings ask for: itself, where they ask for nothing."""
         if self._keys is not None:
-            app = Access(app, self._keys, self._open_paths, self._prefix)
+            app = Access(app, self._keys, self._open_paths, self._prefix, observer)
         if self._origins:
             from starlette.middleware.cors import CORSMiddleware
 

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,16 +33,19 @@ _MOST_BYTES = 16 << 20
 @click.option(
     "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between looks."
 )
+@click.option(
+    "--api-key-file", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A file with the key to show."
+)
 @click.option("--once", is_flag=True, help="Print one snapshot, taken over one interval, and leave.")
 @click.option("--json", "as_json", is_flag=True, help="Print the snapshot as JSON; implies --once.")
-def top(url: str, interval: float, once: bool, as_json: bool) -> int:
+def top(url: str, interval: float, api_key_file: str | None, once: bool, as_json: bool) -> int:
     """Watch the server at URL: requests, queue, workers, times, last errors.
 
     It needs nothing but HTTP, so it works against any running server, also one on another machine. URL is what the
     server says when it starts, with the path of --url-prefix if it has one. q or Ctrl-C leaves. Where the output is no
     terminal one snapshot is printed, as with --once.
     """
-    server = _Server(url)
+    server = _Server(url, None if api_key_file is None else Path(api_key_file).read_text().strip())
     first = server.look()
     if as_json or once or not sys.stdout.isatty():
         time.sleep(interval)
@@ -61,12 +65,13 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> int:
 class _Server:
     """Asks a server over HTTP. Raises ``BacklineError`` with what to do where it cannot be asked."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None) -> None:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise click.BadParameter(f"{url!r} is no address of a server; expected http://HOST:PORT", param_hint="URL")
         self.url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
         # A proxy from the environment is for the world outside, not for a server of one's own.
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def look(self) -> Look:
@@ -78,11 +83,14 @@ class _Server:
 
     def _get(self, path: str) -> bytes:
         try:
-            with self._opener.open(self.url + path, timeout=_TIMEOUT) as answer:
+            asked = urllib.request.Request(self.url + path, headers=self._headers)  # noqa: S310  (http or https)
+            with self._opener.open(asked, timeout=_TIMEOUT) as answer:
                 body: bytes = answer.read(_MOST_BYTES)
                 return body
         except urllib.error.HTTPError as exc:
             exc.close()
+            if exc.code == 401:
+                raise BacklineError(f"{self.url} asks for a key; name a file with one by --api-key-file") from exc
             raise BacklineError(
                 f"{self.url}{path} is answered with {exc.code}; is there a Backline server, and is the path of its "
                 "--url-prefix part of the URL?"
