@@ -22,6 +22,7 @@ from backline.api.access import Access, KeyFile
 from backline.api.endpoint import Endpoint, NotFound, OperationUnavailable, respond_json
 from backline.api.listen import listen_admin
 from backline.errors import ConfigError
+from backline.observe.observer import SILENT
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -122,7 +123,7 @@ def _guarded(state: ApiState) -> ASGIApp:
     app = AdminApp(state)
     if settings.admin_keys_file is not None:
         keys = KeyFile(settings.admin_keys_file, "--admin-keys-file")
-        access = Access(app, keys, frozenset(), "")
+        access = Access(app, keys, frozenset(), "", SILENT)
 
         async def with_fresh_keys(scope: Scope, receive: Receive, send: Send) -> None:
             keys.refresh()
