@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 EXIT_LOAD_FAILED = 3
 _ENDINGS = frozenset({Kind.ANSWER, Kind.ANSWERS, Kind.ERROR, Kind.STREAM_END})
 _PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
+_SWITCH_INTERVAL = 0.0003  # seconds that a thread keeps the interpreter while others want it, beside chats
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -376,6 +377,9 @@ class _BesideChats:
         self._status = status
         self._frames: queue.SimpleQueue[Optional[channel.Frame]] = queue.SimpleQueue()
         self._next: Optional[channel.Frame] = None
+        # A prediction holds the interpreter for milliseconds: by default the chats' threads would wait 5 ms for it, and
+        # then all write at once what has gathered, before its answer can be sent.
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         threading.Thread(target=self._read, name="channel", daemon=True).start()
 
     def has_input(self, timeout: float) -> bool:
