@@ -7,13 +7,14 @@ offers besides goes in by keyword, and only to hooks that take it.
 from __future__ import annotations
 
 import functools
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
 from dataclasses import dataclass
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import HookFailed, ModelCallError, ModelLoadError, OutOfMemory, ReportedError, UserHTTPError
@@ -251,12 +252,23 @@ def find_custom(code_dir: str) -> Optional[str]:
     return found[0] if found else None
 
 
+class _FreshLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the file as it is now, whatever bytecode lies beside it.
+
+    Python takes bytecode for current by the second and the size of its source: a model that is changed and loaded anew
+    within a second could be the old one.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def import_custom(path: str, code_dir: str) -> ModuleType:
     """Import ``custom.py`` from its path as the module ``custom``.
 
     Raises ``ModelLoadError`` with file and line of what is wrong in it.
     """
-    spec = importlib.util.spec_from_file_location("custom", path)
+    spec = importlib.util.spec_from_file_location("custom", path, loader=_FreshLoader("custom", path))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
