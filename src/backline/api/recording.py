@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from backline.api.endpoint import Headers
     from backline.parity.store import Store
+    from backline.proxy.service import Backend
 
 logger = logging.getLogger("backline.parity")
 
@@ -69,8 +70,9 @@ class PassThrough(DirectAccess):
     def __init__(self, state: ApiState) -> None:
         super().__init__(state, "")
 
-    def _headers(self, scope: Scope, authority: bytes) -> Headers:
-        return unchanged_headers(scope["headers"], authority=authority)
+    def request_headers(self, scope: Scope, backend: Backend) -> Headers:
+        """See ``DirectAccess``."""
+        return unchanged_headers(scope["headers"], authority=backend.address.authority)
 
 
 class Recorder:
