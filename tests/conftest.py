@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
     capture = config.pluginmanager.get_plugin("capturemanager")
     if capture is not None:
         build.uncaptured = capture.global_and_fixture_disabled
+
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Started by nohup: the servers of the tests would inherit that, respect it, and not be told to reload.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
