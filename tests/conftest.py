@@ -21,9 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
         build.uncaptured = capture.global_and_fixture_disabled
 
 
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # Started by nohup: the servers of the tests would inherit that, respect it, and not be told to reload.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup, or in the background of a shell script, the tests' processes would inherit that these are ignored.
+for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -82,7 +83,11 @@ def test_on_a_terminal_it_goes_on_until_told_to_leave(server: Server, leave: str
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "backline", "top", server.url, "--interval", "0.1"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+    with (
+        subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(process.kill)  # a failure here must not wait for it for ever
         os.close(theirs)
         seen = b""
         deadline = time.monotonic() + 30
