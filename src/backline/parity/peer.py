@@ -18,6 +18,16 @@ from backline.proxy.port import BackendAddress, BackendClient, BackendRequest
 _CONNECT_TIMEOUT = 5.0
 
 
+def unreachable(errors: BaseExceptionGroup) -> ParityError:
+    """Return the first ``ParityError`` of a group of tasks that ask; raises the group where there is none."""
+    found = errors.subgroup(ParityError)
+    if found is None:
+        raise errors
+    first = found.exceptions[0]
+    assert isinstance(first, ParityError)
+    return first
+
+
 class Peer:
     """A server that requests are replayed to; made by ``connected``.
 

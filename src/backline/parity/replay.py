@@ -10,7 +10,7 @@ from typing import Literal
 
 from backline.errors import ParityError
 from backline.parity.desk import StoreDesk
-from backline.parity.peer import Peer
+from backline.parity.peer import Peer, unreachable
 from backline.parity.store import Side, Store
 
 Order = Literal["recorded", "random"]
@@ -74,11 +74,7 @@ async def replay(
             for _ in range(min(plan.concurrency, len(turns))):
                 group.create_task(work())
     except BaseExceptionGroup as errors:
-        unreachable = errors.subgroup(ParityError)
-        if unreachable is None:
-            raise
-        first = unreachable.exceptions[0]
-        assert isinstance(first, ParityError)
-        raise ParityError(f"{first.message} ({done} of {len(turns)} requests were replayed before that)") from None
+        message = unreachable(errors).message
+        raise ParityError(f"{message} ({done} of {len(turns)} requests were replayed before that)") from None
     finally:
         await desk.use(Store.commit)

@@ -22,7 +22,7 @@ from backline.errors import ConfigError, ParityError
 from backline.parity.compare import Rules
 from backline.parity.desk import StoreDesk, store_desk
 from backline.parity.exchange import Answer, Call, Request
-from backline.parity.peer import Peer, connected
+from backline.parity.peer import Peer, connected, unreachable
 from backline.parity.redaction import Redaction
 from backline.parity.run import judge
 from backline.parity.served import served
@@ -155,12 +155,7 @@ class _Mirror:
                 for _ in range(_CONCURRENCY):
                     group.create_task(self._ask(peer))
         except BaseExceptionGroup as errors:
-            unreachable = errors.subgroup(ParityError)
-            if unreachable is None:
-                raise
-            first = unreachable.exceptions[0]
-            assert isinstance(first, ParityError)
-            raise first from None
+            raise unreachable(errors) from None
         return True
 
     async def _ask(self, peer: Peer) -> None:
