@@ -148,9 +148,10 @@ async def _serve(
         _tell_extension(state.extension)
     server = DrainingServer(config, state, guard, security)
     _calm_garbage_collector()
-    announce(listening_text(settings, url))
-    # uvicorn's way of saying that the lifespan did not start
-    with contextlib.suppress(SystemExit), _hangup_reloads(server, state):
+    # Signals are the server's before anybody is told of it: uvicorn takes them only when it runs, and a handler that
+    # raises would be taken for uvicorn's SystemExit, which is its way of saying that the lifespan did not start.
+    with server.capture_signals(), contextlib.suppress(SystemExit), _hangup_reloads(server, state):
+        announce(listening_text(settings, url))
         try:
             async with admin_listening(state):
                 await server.serve(sockets=[listener])

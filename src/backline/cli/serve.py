@@ -9,7 +9,7 @@ import importlib.util
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -37,7 +37,11 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
     Settings are flags, environment variables (BACKLINE_WORKERS for --workers), backline.toml in DIR, and for target
     type and labels model-metadata.yaml; the first of these that says something wins. backline config show tells which.
     """
-    signal.signal(signal.SIGTERM, _stop_early)
+    with _stopped_early() as stopped:
+        return _serve(ctx, values, stopped)
+
+
+def _serve(ctx: click.Context, values: dict[str, Any], stopped: Callable[[], bool]) -> int:
     folder, reread = load_for_server(ctx, values)
     folder = _with_backend_port(folder)
     server = folder.settings.server
@@ -62,6 +66,8 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
             from backline.api.run import Outcome
             from backline.api.run import serve as run_server
 
+        if stopped():
+            return ExitCode.OK
         codes = {
             Outcome.STOPPED: ExitCode.OK,
             Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
@@ -70,9 +76,27 @@ def serve(ctx: click.Context, /, **values: Any) -> int:
         return codes[run_server(folder.settings, folder, listener, launched=launched, reread=reread)]
 
 
-def _stop_early(number: int, frame: FrameType | None) -> NoReturn:
-    """End in good order, with what has been opened closed again; the running server has a handler of its own."""
-    sys.exit(ExitCode.OK)
+@contextlib.contextmanager
+def _stopped_early() -> Iterator[Callable[[], bool]]:
+    """End on SIGTERM in good order, with what has been opened closed again; the running server has its own handler.
+
+    Yields what tells whether the signal has come: a library that is being imported may swallow what a handler raises,
+    or wrap it in an error of its own (pydantic does).
+    """
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        nonlocal asked
+        asked = True
+        sys.exit(ExitCode.OK)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield lambda: asked
+    except Exception:
+        if not asked:
+            raise
+        sys.exit(ExitCode.OK)
 
 
 def _with_backend_port(folder: ModelFolder) -> ModelFolder:
