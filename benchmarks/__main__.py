@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import profile_request, report
+from benchmarks import footprint, profile_request, report
 from benchmarks.contenders import BARE_LOOP, CONTENDERS
 from benchmarks.environments import HERE, NAMES, PROJECT, Environments, set_up
 from benchmarks.errors import BenchmarkError
@@ -104,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("--no-plots", action="store_true", help="tables only: no environment 'report' needed")
     writing.set_defaults(do=_report)
 
-    for command in (setup, measure, profile, writing):
+    weighing = commands.add_parser(
+        "footprint", help="command line, imports, idle memory and packages", description=footprint.__doc__
+    )
+    weighing.add_argument("--docs", type=Path, default=PROJECT / "docs", help="where to write (default: docs)")
+    weighing.set_defaults(do=_footprint)
+
+    for command in (setup, measure, profile, writing, weighing):
         command.add_argument(
             "--environments",
             type=Path,
@@ -126,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
             default=_FOLDER / "results.jsonl",
             help="lines of JSON; what it has already is not measured again (default: build/benchmarks/results.jsonl)",
         )
-    for command in (measure, profile):
+    for command in (measure, profile, weighing):
         command.add_argument("--data", type=Path, default=_FOLDER / "data", help="models and bodies; made when missing")
     return parser
 
@@ -183,6 +189,11 @@ def _profile(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         results=arguments.results,
     )
+    return 0
+
+
+def _footprint(arguments: argparse.Namespace) -> int:
+    footprint.run(_place(arguments), arguments.docs)
     return 0
 
 

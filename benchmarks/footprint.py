@@ -1,152 +1,189 @@
-"""How heavy a server is before it has a model: its command line, its imports, what it installs. Beside its peers.
-
-    python benchmarks/footprint.py --environments FOLDER [--at NAME=ENVIRONMENT ...]
-
-The environments are those of ``python -m benchmarks``. Prints a table in Markdown.
-"""
+"""How heavy each server is beside its peers: command line, imports, idle memory, packages. Writes a page of docs/."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import dataclasses
 import datetime as dt
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-ROUNDS = 7
-TIMEOUT = 120.0
+from benchmarks.environments import PROJECT
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import describe
+from benchmarks.processes import pss_mib
+from benchmarks.server import Place, Server, running
+
+PAGE = Path("benchmarks") / "footprint.md"
+_HELP_ROUNDS, _ROUNDS = 9, 3
+_TIMEOUT = 120.0
+_SETTLE = 2.0  # seconds from the first answer until memory is read
+_ESTABLISHED = "01"
+
+_INTRODUCTION = """
+# Footprint
+
+What a server weighs before it does anything, beside its peers, on one machine.
+Made by `python -m benchmarks footprint`; [how it measures](../../benchmarks/README.md#footprint).
+"""
+_NOTES = """
+- *help*: the command's `--help`, with warm caches and compiled bytecode.
+- *imports*: what the process that speaks HTTP imports before it serves, less an empty Python.
+- *its process, all*: memory (PSS) when idle, after the first answer of a model that does nothing: of the process that
+  speaks HTTP, and of all processes of the server.
+  LitServe forks its processes from one, so that each counts a part of what they share.
+- *packages*: what an installation without extras brings into an empty environment, itself included.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A server: what its command's help is, what the process that speaks HTTP imports, what is installed for it."""
+class Candidate:
+    """A server: who runs it, its help, the imports of the process that speaks HTTP, what is installed."""
 
-    name: str
-    environment: str
+    contender: str
     help: tuple[str, ...]
     imports: str
     requirement: str
 
 
-SERVERS = (
-    Server(
-        name="Backline",
-        environment="backline",
+CANDIDATES = {
+    "backline": Candidate(
+        contender="backline",
         help=("backline", "--help"),
         imports="import backline.cli.serve, backline.api.run",
-        requirement=str(ROOT / "pyproject.toml"),
+        requirement=str(PROJECT / "pyproject.toml"),
     ),
-    Server(
-        name="MLServer",
-        environment="mlserver",
+    "mlserver": Candidate(
+        contender="MLServer, 1 worker",
         help=("mlserver", "--help"),
         imports="import mlserver, mlserver.server",
         requirement="mlserver",
     ),
-    Server(
-        name="BentoML",
-        environment="bentoml",
+    "bentoml": Candidate(
+        contender="BentoML",
         help=("bentoml", "--help"),
         imports="import bentoml, _bentoml_impl.server.app",
         requirement="bentoml",
     ),
-    Server(
-        name="LitServe",
-        environment="litserve",
+    "litserve": Candidate(
+        contender="LitServe",
         help=("litserve", "--help"),
         imports="import litserve",
         requirement="litserve",
     ),
-    Server(
-        name="Ray Serve",
-        environment="ray",
+    "ray": Candidate(
+        contender="Ray Serve",
         help=("serve", "--help"),
         imports="from ray import serve; import ray.serve._private.proxy",
         requirement="ray[serve]",
     ),
-)
-# Printed by the process itself: memory that is its own, and a share of what it shares.
-_PSS = """
-print(sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Pss:")))
-"""
+}
 
 
-def help_seconds(server: Server, bin_folder: Path) -> float:
-    """Return the median time of the command's help, with warm caches."""
-    command = [str(bin_folder / server.help[0]), *server.help[1:]]
-    _run(command)
-    times = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        _run(command)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def imported(server: Server, bin_folder: Path) -> tuple[float, float]:
-    """Return how long the imports of the process that speaks HTTP take, and its memory in MiB with them."""
-    command = [str(bin_folder / "python"), "-W", "ignore", "-c", server.imports + _PSS]
-    empty = [str(bin_folder / "python"), "-c", "pass"]
-    _run(command)
-    times, sizes = [], []
-    for _ in range(3):
-        started = time.perf_counter()
-        _run(empty)
-        middle = time.perf_counter()
-        sizes.append(int(_run(command).split()[-1]) / 1024)
-        times.append(time.perf_counter() - middle - (middle - started))
-    return statistics.median(times), statistics.median(sizes)
-
-
-def packages(server: Server, uv: Path) -> int:
-    """Return how many packages an installation without extras brings, into an environment that has none."""
-    is_file = server.requirement.endswith(".toml")
-    command = [str(uv), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11"]
-    done = subprocess.run(
-        [*command, server.requirement if is_file else "-"],
-        input=None if is_file else server.requirement,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=True,
-    )
-    return sum("==" in line for line in done.stdout.splitlines()) + is_file
-
-
-def _run(command: list[str]) -> str:
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environ)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done.stdout
-
-
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environments", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--at", action="append", default=[], metavar="NAME=ENVIRONMENT", help="one that lies elsewhere")
-    arguments = parser.parse_args()
-    elsewhere = dict(each.split("=", 1) for each in arguments.at)
-    uv = ROOT / ".venv" / "bin" / "uv"
-    print(f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, Python {sys.version.split()[0]}, medians\n")
-    print("| server | `--help`, s | imports of the HTTP process, s | its memory, PSS, MiB | packages |")
-    print("| --- | --- | --- | --- | --- |")
-    for server in SERVERS:
-        bin_folder = Path(elsewhere.get(server.environment, arguments.environments / server.environment)) / "bin"
-        seconds, size = imported(server, bin_folder)
-        print(
-            f"| {server.name} | {help_seconds(server, bin_folder):.2f} | {seconds:.2f} | {size:.0f} | "
-            f"{packages(server, uv)} |",
-            flush=True,
+def run(place: Place, docs: Path) -> None:
+    """Measure all, the servers taking turns, and write the page."""
+    idle: dict[str, list[tuple[float, float, int]]] = {name: [] for name in CANDIDATES}
+    for number in range(_ROUNDS):
+        for name in list(CANDIDATES)[:: -1 if number % 2 else 1]:
+            idle[name].append(_idle(name, place))
+            print(f"round {number + 1}  {name}: {idle[name][-1][0]:.0f} MiB", file=sys.stderr, flush=True)
+    lines = [
+        "| server | help, s | imports, s | its process, MiB | all, MiB (processes) | packages |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, candidate in CANDIDATES.items():
+        commands = place.environments.commands(name)
+        label = f"{candidate.contender} ({place.environments.versions(name)[name]})"
+        front, everybody, count = (statistics.median(column) for column in zip(*idle[name], strict=True))
+        lines.append(
+            f"| {label} | {_help_seconds(candidate, commands):.2f} | {_import_seconds(candidate, commands):.2f} | "
+            f"{front:.0f} | {everybody:.0f} ({count:.0f}) | {_packages(candidate, place)} |"
         )
-    return 0
+    when = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: {describe()}; Python {sys.version.split()[0]}; medians."
+    text = "\n".join([_INTRODUCTION.strip(), "", when, "", *lines, "", _NOTES.strip()]) + "\n"
+    (docs / PAGE).write_text(text)
+    print(docs / PAGE)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _idle(name: str, place: Place) -> tuple[float, float, int]:
+    """Return the memory of the process that speaks HTTP, that of all processes, and their number."""
+    with running(CANDIDATES[name].contender, "noop", place) as server:
+        time.sleep(_SETTLE)
+        pids = server.pids()
+        return pss_mib([_front(server, pids)]), pss_mib(pids), len(pids)
+
+
+def _front(server: Server, pids: list[int]) -> int:
+    """Return the process at the other end of a connection."""
+    with socket.create_connection(("127.0.0.1", server.port), _TIMEOUT) as connection:
+        mine = connection.getsockname()[1]
+        deadline = time.monotonic() + _TIMEOUT
+        while time.monotonic() < deadline:
+            inode = _inode(server.port, mine)
+            for pid in pids:
+                with contextlib.suppress(OSError):
+                    if inode and any(_link(each) == f"socket:[{inode}]" for each in Path(f"/proc/{pid}/fd").iterdir()):
+                        return pid
+            time.sleep(0.05)  # it has not accepted it yet
+    raise BenchmarkError(f"no process has taken the connection to port {server.port}")
+
+
+def _inode(port: int, peer: int) -> str:
+    for file in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]:
+            fields = line.split()
+            local, remote = (int(each.rpartition(":")[2], 16) for each in fields[1:3])
+            if (local, remote, fields[3]) == (port, peer, _ESTABLISHED):
+                return fields[9]
+    return ""
+
+
+def _link(file: Path) -> str:
+    try:
+        return str(file.readlink())
+    except OSError:
+        return ""
+
+
+def _help_seconds(candidate: Candidate, commands: Path) -> float:
+    command = [str(commands / candidate.help[0]), *candidate.help[1:]]
+    _call(command)
+    return statistics.median(_timed(command) for _ in range(_HELP_ROUNDS))
+
+
+def _import_seconds(candidate: Candidate, commands: Path) -> float:
+    python = str(commands / "python")
+    empty, full = [python, "-c", "pass"], [python, "-W", "ignore", "-c", candidate.imports]
+    _call(full)
+    return statistics.median(_timed(full) - _timed(empty) for _ in range(_HELP_ROUNDS))
+
+
+def _packages(candidate: Candidate, place: Place) -> int:
+    """Return how many packages a resolver chooses today for an environment that has none."""
+    is_file = candidate.requirement.endswith(".toml")
+    command = [str(PROJECT / ".venv" / "bin" / "uv"), "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+    command += ["--python", str(place.environments.python("backline"))]
+    given = None if is_file else candidate.requirement
+    output = _call([*command, candidate.requirement if is_file else "-"], given)
+    return sum("==" in line for line in output.splitlines()) + is_file
+
+
+def _timed(command: list[str]) -> float:
+    started = time.perf_counter()
+    _call(command)
+    return time.perf_counter() - started
+
+
+def _call(command: list[str], given: str | None = None) -> str:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=_TIMEOUT, check=False, env=environ
+    )
+    if done.returncode != 0:
+        raise BenchmarkError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
