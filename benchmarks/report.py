@@ -68,6 +68,7 @@ _HOW = """\
 [`benchmarks/README.md`](../benchmarks/README.md) has the details.
 From the project's root, on a machine that does nothing else:
 
+<!-- not run: takes hours, and environments of all contenders -->
 ```sh
 python -m benchmarks setup
 python -m benchmarks run

@@ -119,9 +119,14 @@ class ServeFixture(Protocol):
 
 @contextlib.contextmanager
 def running_server(
-    log_file: Path, folder: Path | None, *flags: str, env: Mapping[str, str] | None = None, ready: int | None = 200
+    log_file: Path,
+    folder: Path | None,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
+    ready: int | None = 200,
+    cwd: Path | None = None,
 ) -> Iterator[Server]:
-    """Run a server for the block; see ``ServeFixture`` for the arguments."""
+    """Run a server for the block, in ``cwd`` or beside its log; see ``ServeFixture`` for the other arguments."""
     environ = {name: value for name, value in os.environ.items() if not _SETTINGS.fullmatch(name)}
     # The log goes to a file, where it is JSON if nobody says else.
     environ |= {"BACKLINE_LOG_FORMAT": "text"} | dict(env or {})
@@ -132,7 +137,12 @@ def running_server(
     command = [SERVER_PYTHON, "-m", "backline", "serve", *where, "--address", "127.0.0.1:0", *flags]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=log_file.parent
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            cwd=cwd or log_file.parent,
         )
     server = Server(command, process, log_file)
     _running.append(server)

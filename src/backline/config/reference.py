@@ -23,8 +23,8 @@ Durations are seconds, `30` or `0.5`, or have a unit: `500ms`, `30s`, `10m`, `1h
 Switches are `true` or `false`, in variables also `1`, `0`, `yes`, `no`, `on`, `off`.
 A relative path is taken from the working directory in flags and variables, from the model directory in its files.
 
+<!-- file: churn/backline.toml -->
 ```toml
-# backline.toml
 [server]
 address = "0.0.0.0:8080"
 
