@@ -41,10 +41,10 @@ class Page:
 
     _session: str | None = None
 
-    def open(self, path: Path) -> None:
-        """Load a file and wait until it and all that it loads are there."""
+    def open(self, path: Path, query: str = "") -> None:
+        """Load a file and wait until it and all that it loads are there; ``query`` is what stands behind its name."""
         self._loaded = False
-        self._call("Page.navigate", {"url": path.absolute().as_uri()})
+        self._call("Page.navigate", {"url": path.absolute().as_uri() + query})
         deadline = time.monotonic() + _TIMEOUT
         while not self._loaded:
             self._take(deadline)
@@ -54,6 +54,13 @@ class Page:
         answer = self._call("Runtime.evaluate", {"expression": script, "returnByValue": True})
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait_for(self, script: str) -> None:
+        """Wait until an expression in the page is true."""
+        deadline = time.monotonic() + _TIMEOUT
+        while not self.evaluate(script):
+            assert time.monotonic() < deadline, f"{script} has not become true"
+            time.sleep(0.05)
 
     def text(self, selector: str) -> str:
         """Return the text of the one element that the selector names, as it is shown."""
