@@ -4,7 +4,8 @@ The same folder is served without a shadow and with one at 100 % that is the sam
 side by side; for each kind, blocks of load without and with it take turns, the one or the other first, each after the
 agents have come to rest. Every answer is compared with what the server without a shadow answers. Prints a JSON line for
 each kind of shadow: p50 and p99 of all its blocks, those of the blocks without that stood beside them, and the ratio
-with the 95 % interval of the bootstrap over pairs of blocks. See README.md.
+with the 95 % interval of the bootstrap over pairs of blocks. The load is an open loop: so many requests a second,
+whatever the server does. See README.md.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=Path, required=True, help="CSV; each row is one request")
     parser.add_argument("--python", default="current", help="the interpreter of the model's environment")
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one block")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second; 0: as fast as they are answered")
+    parser.add_argument("--clients", type=int, default=16, help="connections")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one block")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--kinds", nargs="+", default=["same", "slow", "failing", "dead"])
     arguments = parser.parse_args()
@@ -78,14 +80,14 @@ async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             servers[kind] = stack.enter_context(served(arguments, place / f"{kind}.log", flags))
         known = [await ask(servers["none"], body) for body in bodies]
         for url in servers.values():
-            await load(url, bodies, known, arguments.clients, 0.5)  # connections, caches, code paths
+            await load(url, bodies, known, arguments, 0.5)  # connections, caches, code paths
         pairs: dict[str, list[Pair]] = {kind: [] for kind in arguments.kinds}
         for number in range(arguments.rounds):
             for kind in arguments.kinds:
                 blocks = {}
                 for each in ("none", kind) if number % 2 == 0 else (kind, "none"):
                     await at_rest(servers[kind])
-                    blocks[each], bad = await load(servers[each], bodies, known, arguments.clients, arguments.seconds)
+                    blocks[each], bad = await load(servers[each], bodies, known, arguments, arguments.seconds)
                     wrong[kind] += bad
                 pairs[kind].append((blocks["none"], blocks[kind]))
         counts = {kind: shadow_of(servers[kind]) for kind in arguments.kinds}
@@ -104,7 +106,7 @@ def described(kind: str, pairs: list[Pair], wrong: int, counts: dict[str, Any]) 
             "without_ms": round(1e3 * without, 3), "with_ms": round(1e3 * beside, 3),
             "ratio": round(beside / without, 3), "low": round(ratios[12], 3), "high": round(ratios[487], 3),
         }  # fmt: skip
-    line["outcomes"] = {name: counts[name] for name in ("same", "different", "failed", "dropped")}
+    line["outcomes"] = {name: counts[name] for name in ("same", "different", "failed", "skipped", "dropped")}
     return line
 
 
@@ -193,38 +195,55 @@ def shadow_of(url: str) -> dict[str, Any]:
 
 
 async def load(
-    url: str, bodies: list[bytes], known: list[bytes], clients: int, seconds: float
+    url: str, bodies: list[bytes], known: list[bytes], arguments: argparse.Namespace, seconds: float
 ) -> tuple[list[float], int]:
-    """Have each client ask, wait and ask again; return how long each answer took, and how many were wrong."""
-    took: list[float] = []
-    wrong = 0
-    end = time.perf_counter() + seconds
+    """Return how long each answer took, from when its request was due, and how many were wrong.
 
-    async def client(number: int) -> None:
-        nonlocal wrong
+    Requests are due at random times, at the rate that was asked for: who comes while others are served does not wait
+    for them to be sent. Without a rate each connection asks as soon as it was answered.
+    """
+    chance = random.Random(1)
+    answered: list[tuple[float, int, bytes]] = []
+    start = time.perf_counter()
+    due, end, number = start, start + seconds, 0
+
+    async def client() -> None:
+        nonlocal due, number
         reader, writer = await connected(url)
-        place = number
-        while time.perf_counter() < end:
-            place = (place + clients) % len(bodies)
-            started = time.perf_counter()
+        while (at := due if arguments.rate else time.perf_counter()) < end:
+            if arguments.rate:
+                due += chance.expovariate(arguments.rate)
+            number += 1
+            place = number % len(bodies)
+            await asyncio.sleep(max(0.0, at - time.perf_counter()))
             answer = await exchange(reader, writer, bodies[place])
-            took.append(time.perf_counter() - started)
-            wrong += answer != known[place] and not are_close(answer, known[place])
+            answered.append((time.perf_counter() - at, place, answer))
         writer.close()
 
     async with asyncio.TaskGroup() as group:
-        for number in range(clients):
-            group.create_task(client(number))
-    return took, wrong
+        for _ in range(arguments.clients):
+            group.create_task(client())
+    wrong = sum(
+        answer != known[place] and not are_close(answer, known[place]) for _, place, answer in answered
+    )  # after the clock has stopped
+    return [took for took, _, _ in answered], wrong
 
 
 def are_close(one: bytes, other: bytes) -> bool:
-    """Whether two answers of numbers differ in the last bits only, as they do between batches of different sizes."""
+    """Whether two answers differ in the last bits of numbers only, as they do between batches of different sizes."""
     (a_status, a), (b_status, b) = (each.split(b" ", 1) for each in (one, other))
-    numbers = [json.loads(each)["predictions"] for each in (a, b)]
-    return a_status == b_status and all(
-        math.isclose(mine, theirs, rel_tol=1e-12) for mine, theirs in zip(*numbers, strict=True)
-    )
+    return a_status == b_status and mean_the_same(json.loads(a)["predictions"], json.loads(b)["predictions"])
+
+
+def mean_the_same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal but for the last bits of numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(mean_the_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(mean_the_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-15)
+    return bool(one == other)
 
 
 async def ask(url: str, body: bytes) -> bytes:

@@ -77,7 +77,7 @@ def wait_for(server: Server, is_so: Callable[[dict[str, Any]], bool]) -> dict[st
     return seen
 
 
-OUTCOMES = ("same", "different", "failed", "dropped", "too_large")
+OUTCOMES = ("same", "different", "failed", "skipped", "dropped", "too_large")
 
 
 def counted(seen: dict[str, Any]) -> int:
@@ -97,7 +97,7 @@ def ask_until_asked(server: Server) -> int:
 
 
 class Other(BaseHTTPRequestHandler):
-    """A shadow of another make. ``mode``: fail, break off, or hang until ``let_go``."""
+    """A shadow of another make. ``mode``: fail, answer, break off, or hang until ``let_go``."""
 
     protocol_version = "HTTP/1.1"
     mode = "fail"
@@ -112,8 +112,8 @@ class Other(BaseHTTPRequestHandler):
         type(self).seen = {name.lower(): value for name, value in self.headers.items()}
         if self.mode == "hang":
             self.let_go.wait(DEADLINE)
-        if self.mode == "fail":
-            self.send_response(500)
+        if self.mode in ("fail", "answer"):
+            self.send_response(500 if self.mode == "fail" else 200)
             self.send_header("content-length", "0")
             self.end_headers()
         else:
@@ -122,7 +122,16 @@ class Other(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def other(mode: str) -> Iterator[str]:
-    handler = type("Handler", (Other,), {"mode": mode, "seen": {}, "let_go": threading.Event()})
+    with other_handled_by(handler(mode)) as url:
+        yield url
+
+
+def handler(mode: str) -> type[Other]:
+    return type("Handler", (Other,), {"mode": mode, "seen": {}, "let_go": threading.Event()})
+
+
+@contextlib.contextmanager
+def other_handled_by(handler: type[Other]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -130,7 +139,7 @@ def other(mode: str) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        handler.let_go.set()  # type: ignore[attr-defined]
+        handler.let_go.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -182,6 +191,34 @@ def test_a_shadow_that_is_of_no_use_changes_no_answer(serve: ServeFixture, tmp_p
             assert ask(server.url, json.dumps([number]).encode()) == (200, json.dumps({"sum": number}).encode())
         seen = wait_for(server, lambda now: now["failed"] + now["different"] + now["dropped"] > 0)
         assert seen["same"] == 0
+        assert server.stop() == 0
+
+
+def test_a_shadow_that_fails_is_asked_little_until_it_answers_again(serve: ServeFixture, tmp_path: Path) -> None:
+    shadow = handler("fail")
+    with other_handled_by(shadow) as url:
+        server = serve(folder(tmp_path / "main"), "--shadow", url, "--shadow-store", str(tmp_path / "s.sqlite"))
+        asked = 0
+        while not told(server)["failing"]:
+            assert asked < 5000, server.tail()
+            assert ask(server.url, b"[1]")[0] == 200
+            asked += 1
+        before = told(server)
+        for _ in range(300):
+            assert ask(server.url, b"[1]") == (200, b'{"sum": 1}')
+        seen = wait_for(server, lambda now: counted(now) == asked + 300)
+        assert seen["skipped"] > before["skipped"]
+        assert seen["different"] >= 20
+        assert "asked at most 10 times a second" in server.log()
+        shadow.mode = "answer"
+        deadline = time.monotonic() + DEADLINE
+        while told(server)["failing"]:
+            assert time.monotonic() < deadline, server.tail()
+            assert ask(server.url, b"[1]")[0] == 200
+        skipped = told(server)["skipped"]
+        for _ in range(30):
+            assert ask(server.url, b"[1]")[0] == 200
+        assert told(server)["skipped"] == skipped
         assert server.stop() == 0
 
 

@@ -36,7 +36,7 @@ def mirrored(endpoint: ASGIApp, path: str, shadow: Shadow | None) -> ASGIApp:
 
 def _is_wanted(shadow: Shadow, scope: Scope) -> bool:
     # Not what comes from a shadow's agent: two servers that shadow each other would ask for ever.
-    return scope["method"] == "POST" and shadow.takes_one() and all(name != MIRRORED for name, _ in scope["headers"])
+    return scope["method"] == "POST" and all(name != MIRRORED for name, _ in scope["headers"]) and shadow.takes_one()
 
 
 def _hand_over(shadow: Shadow, copy: Copy) -> None:

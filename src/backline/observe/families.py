@@ -162,8 +162,8 @@ BACKEND_LIMIT = Family(
 SHADOW = Family(
     "backline_shadow_requests_total",
     "counter",
-    "Requests mirrored to the shadow (--shadow): answered the same, differently, or not at all (failed); dropped, as "
-    "the shadow was too slow, or not mirrored, as their bodies were too large.",
+    "Requests mirrored to the shadow (--shadow): answered the same, differently, or not at all (failed); skipped, as "
+    "the shadow fails all the time; dropped, as it was too slow; or not mirrored, as their bodies were too large.",
     ("outcome",),
 )
 USER_DROPPED = Family(

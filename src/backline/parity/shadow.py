@@ -7,6 +7,7 @@
 
 The agent is a process of its own that gets processor time only when nobody else wants any. All that a mirrored request
 costs the server is one write after its answer has left. Where the socket is full, the copy is dropped and counted.
+While the agent says that the shadow fails, it is asked a few times a second only, and the rest is skipped and counted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -39,12 +41,13 @@ logger = logging.getLogger("backline.parity")
 MAX_BODY = 4 << 20  # bytes of request and answer together; larger ones are not mirrored
 MIRRORED = b"x-backline-shadow"
 """The header that every mirrored request carries."""
-OUTCOMES = ("same", "different", "failed", "dropped", "too_large")
+OUTCOMES = ("same", "different", "failed", "skipped", "dropped", "too_large")
 _MAX_BUFFERED = 16 << 20  # bytes on their way to the agent, of which it has not taken any
 _PREFIX = struct.Struct("!III")  # bytes of header, request and answer
 _STOP_TIMEOUT = 5.0
 _FIRST_RESTART, _LAST_RESTART = 1.0, 30.0
 _TELL_EVERY = 60.0
+_ASK_FAILING_EVERY = 0.1  # seconds between two requests that a failing shadow is asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,31 +117,43 @@ class Shadow:
         self._name = name
         self._chance = random.Random().random  # noqa: S311 - a sample, no secret
         self._transport: asyncio.WriteTransport | None = None
-        self._counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
-        self._of_agents: Counter[str] = Counter()  # what agents counted that have ended
-        self._dropped_by_agents = 0
+        self._counted: Counter[str] = Counter()  # by us
+        self._by_agent: Counter[str] = Counter()  # by the present one
+        self._by_ended: Counter[str] = Counter()  # by agents that have ended
+        self._is_failing = False
+        self._ask_failing_at = 0.0
         self._told = (0, 0)
+        self._told_failing: float | None = None
         self._stopping = asyncio.Event()
 
     def takes_one(self) -> bool:
         """Whether the request that has just come is to be mirrored."""
-        return self._settings.sample >= 1 or self._chance() < self._settings.sample
+        if self._settings.sample < 1 and self._chance() >= self._settings.sample:
+            return False
+        if not self._is_failing:
+            return True
+        now = time.monotonic()
+        if now < self._ask_failing_at:
+            self._counted["skipped"] += 1
+            return False
+        self._ask_failing_at = now + _ASK_FAILING_EVERY
+        return True
 
     def too_large(self) -> None:
         """Count a request that is too large to be mirrored."""
-        self._counts["too_large"] += 1
+        self._counted["too_large"] += 1
 
     def offer(self, call: Mirrored) -> None:
         """Hand a copy to the agent, or drop it; never waits."""
         transport = self._transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > _MAX_BUFFERED:
-            self._counts["dropped"] += 1
+            self._counted["dropped"] += 1
             return
         transport.writelines(encode(call))
 
     def counts(self) -> dict[str, int]:
         """Return how many requests had which outcome, since the server started."""
-        return dict(self._counts)
+        return {name: self._counted[name] + self._by_agent[name] + self._by_ended[name] for name in OUTCOMES}
 
     def describe(self) -> dict[str, Any]:
         """Return what ``/info`` tells."""
@@ -146,6 +161,7 @@ class Shadow:
             "target": self._settings.target,
             "sample": self._settings.sample,
             "store": str(self._settings.store),
+            "failing": self._is_failing,
             **self.counts(),
         }
 
@@ -198,8 +214,9 @@ class Shadow:
             await self._talk(ours)
             await process.wait()
         finally:
-            self._of_agents = Counter({name: self._counts[name] for name in ("same", "different", "failed")})
-            self._of_agents["dropped"] = self._dropped_by_agents
+            self._by_ended.update(self._by_agent)
+            self._by_agent.clear()
+            self._is_failing = False
             # The whole session: a model that it serves must not outlive it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -222,25 +239,38 @@ class Shadow:
             self._transport = None
             transport.close()
 
-    def _take_counts(self, told: dict[str, int]) -> None:
-        """Take what the present agent has counted since it started."""
-        for name in ("same", "different", "failed"):
-            self._counts[name] = self._of_agents[name] + told[name]
-        dropped = self._of_agents["dropped"] + told["dropped"]
-        self._counts["dropped"] += dropped - self._dropped_by_agents
-        self._dropped_by_agents = dropped
+    def _take_counts(self, told: dict[str, Any]) -> None:
+        """Take what the present agent has counted since it started, and whether the shadow fails."""
+        self._by_agent = Counter(told["counts"])
+        if told["failing"] != self._is_failing:
+            self._is_failing = told["failing"]
+            self._tell_failing()
         self._tell()
+
+    def _tell_failing(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._is_failing:
+            logger.info("the shadow %s answers again", self._settings.target)
+        elif self._told_failing is None or now - self._told_failing >= _TELL_EVERY:
+            self._told_failing = now
+            logger.warning(
+                "the shadow %s fails: request after request gets no answer or a status of 500 and more; until it "
+                "answers again it is asked at most %g times a second",
+                self._settings.target,
+                1 / _ASK_FAILING_EVERY,
+            )
 
     def _tell(self) -> None:
         now = int(asyncio.get_running_loop().time())
-        different, last = self._told
-        if self._counts["different"] > different and (last == 0 or now - last >= _TELL_EVERY):
-            self._told = (self._counts["different"], now)
+        told, last = self._told
+        counts = self.counts()
+        if counts["different"] > told and (last == 0 or now - last >= _TELL_EVERY):
+            self._told = (counts["different"], now)
             logger.warning(
                 "the shadow %s answers differently: %d of %d; backline parity report %s tells where",
                 self._settings.target,
-                self._counts["different"],
-                self._counts["different"] + self._counts["same"],
+                counts["different"],
+                counts["different"] + counts["same"],
                 self._settings.store,
             )
 

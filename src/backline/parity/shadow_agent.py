@@ -1,7 +1,8 @@
 """The shadow's agent: ``python -m backline.parity.shadow_agent FD``, started by ``shadow`` and ended by its socket.
 
 It asks the shadow what the server was asked, compares the two answers and keeps them. What comes while too much waits
-is dropped and counted: a shadow that is too slow sees a sample of the traffic.
+is dropped and counted: a shadow that is too slow sees a sample of the traffic. One that fails request after request is
+told to the server, which asks it less until it answers again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _MAX_WAITING_BYTES = 64 << 20
 _TELL_EVERY = 0.5
 _RETRY = 1.0  # seconds after which a shadow that could not be reached is tried again
 _FINISH_TIMEOUT = 3.0
+_FAILS_AFTER = 20  # failures in a row, after which a shadow counts as failing
+_ANSWERS_AFTER = 3  # answers in a row, after which it no longer does
 
 
 def main() -> None:
@@ -51,7 +54,8 @@ async def _run(channel: socket.socket) -> None:
     if first is None:
         return
     settings: dict[str, Any] = first[0]
-    counts: Counter[str] = Counter(same=0, different=0, failed=0, dropped=0)
+    counts: Counter[str] = Counter(same=0, different=0, failed=0, skipped=0, dropped=0)
+    health = _Health()
     store = Path(settings["store"])
     async with store_desk(lambda: Store.create(store, max_bytes=settings["max_size"])) as desk:
         described = {"reference": {"where": settings["name"]}, "candidate": {"where": settings["target"]}}
@@ -60,8 +64,8 @@ async def _run(channel: socket.socket) -> None:
         run = await desk.use(Store.add_run, "shadow", {**described, "rules": Rules().to_json()}, time.time())
         waiting = _Waiting(counts)
         async with asyncio.TaskGroup() as group:
-            mirror = _Mirror(desk, run, settings, counts, waiting)
-            tasks = [group.create_task(mirror.run()), group.create_task(_tell(writer, counts))]
+            mirror = _Mirror(desk, run, settings, counts, waiting, health)
+            tasks = [group.create_task(mirror.run()), group.create_task(_tell(writer, counts, health))]
             while (frame := await read_frame(reader)) is not None:
                 waiting.put(frame)
             waiting.close()
@@ -69,8 +73,25 @@ async def _run(channel: socket.socket) -> None:
             for task in tasks:
                 task.cancel()
         await desk.use(Store.end_run, run, time.time())
-        _write_counts(writer, counts)
+        _write_counts(writer, counts, health)
     writer.close()
+
+
+class _Health:
+    """Whether the shadow fails: what it answers costs it and us time, and tells nothing new."""
+
+    def __init__(self) -> None:
+        self.is_failing = False
+        self.changed = asyncio.Event()
+        self._streak = 0
+
+    def note(self, *, failed: bool) -> None:
+        """Take note of what became of one request."""
+        self._streak = self._streak + 1 if failed != self.is_failing else 0
+        if self._streak >= (_ANSWERS_AFTER if self.is_failing else _FAILS_AFTER):
+            self.is_failing = failed
+            self._streak = 0
+            self.changed.set()
 
 
 class _Waiting:
@@ -98,6 +119,13 @@ class _Waiting:
         self._closed = True
         self._changed.set()
 
+    def clear(self) -> int:
+        """Let go of all that waits; return how many they were."""
+        gone = len(self._frames)
+        self._frames.clear()
+        self._bytes = 0
+        return gone
+
     async def take(self) -> tuple[Any, bytes, bytes] | None:
         """Return the next frame; ``None`` once there will be none."""
         while not self._frames:
@@ -114,13 +142,20 @@ class _Mirror:
     """Asks the shadow, several requests at a time, and has the answers compared."""
 
     def __init__(
-        self, desk: StoreDesk, run: int, settings: dict[str, Any], counts: Counter[str], waiting: _Waiting
+        self,
+        desk: StoreDesk,
+        run: int,
+        settings: dict[str, Any],
+        counts: Counter[str],
+        waiting: _Waiting,
+        health: _Health,
     ) -> None:
         self._desk = desk
         self._run = run
         self._settings = settings
         self._counts = counts
         self._waiting = waiting
+        self._health = health
         self._rules = Rules()
         self._redaction = Redaction()
 
@@ -170,6 +205,9 @@ class _Mirror:
                 raise
             verdict = await self._desk.use(self._keep, request, reference, candidate, at)
             self._counts["failed" if candidate.error is not None else verdict] += 1
+            self._health.note(failed=candidate.error is not None or (candidate.status >= 500 > status))
+            if self._health.is_failing:
+                self._counts["skipped"] += self._waiting.clear()
 
     def _keep(self, store: Store, request: Request, reference: Answer, candidate: Answer, at: float) -> str:
         redacted = Request(
@@ -193,18 +231,20 @@ class _Mirror:
         return False
 
 
-async def _tell(writer: asyncio.StreamWriter, counts: Counter[str]) -> None:
-    """Tell the server what was counted, whenever it has changed."""
+async def _tell(writer: asyncio.StreamWriter, counts: Counter[str], health: _Health) -> None:
+    """Tell the server what was counted, whenever it has changed, and at once whether the shadow fails."""
     told: dict[str, int] = {}
     while True:
-        await asyncio.sleep(_TELL_EVERY)
-        if told != counts:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(health.changed.wait(), _TELL_EVERY)
+        if health.changed.is_set() or told != counts:
+            health.changed.clear()
             told = dict(counts)
-            _write_counts(writer, counts)
+            _write_counts(writer, counts, health)
 
 
-def _write_counts(writer: asyncio.StreamWriter, counts: Counter[str]) -> None:
-    writer.write(json.dumps(dict(counts)).encode() + b"\n")
+def _write_counts(writer: asyncio.StreamWriter, counts: Counter[str], health: _Health) -> None:
+    writer.write(json.dumps({"counts": counts, "failing": health.is_failing}).encode() + b"\n")
 
 
 def _pairs(given: list[list[str]]) -> list[tuple[str, str]]:
