@@ -326,8 +326,9 @@ _ROWS: Final = (
         code="queue_full",
         status=503,
         title="Too many requests wait",
-        cause="As many requests wait, or as many bytes are held, as --queue and --max-bytes-in-flight allow, or shared "
-        "memory is full.",
+        cause="As many requests wait, or as many bytes are held, as --queue and --max-bytes-in-flight allow; or so "
+        "many that this one would wait for longer than --max-wait, or could hardly be answered before its deadline; or "
+        "shared memory is full.",
         cure="Come back after the time in Retry-After; send fewer requests at once, or raise --workers.",
         example="1024 requests wait already (--queue); come back later",
         retry_after=1,

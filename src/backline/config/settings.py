@@ -438,6 +438,16 @@ class LimitSettings:
     queue: int = setting(
         1024, INTEGER, "How many requests may wait for a worker.", least=0, most=1_000_000, commands=_SERVE
     )
+    max_wait: float = setting(
+        5.0,
+        DURATION,
+        "How long a request may be expected to wait for a worker, by how many wait and how quickly the model has "
+        "answered; one more is refused at once. 32 may wait, however long that takes.",
+        least=0.001,
+        most=_DAY,
+        zero="no limit",
+        commands=_SERVE,
+    )
     max_bytes_in_flight: int = setting(
         4 * _GIB, SIZE, "The most bytes of request bodies held at a time.", least=1, commands=_SERVE
     )

@@ -132,6 +132,16 @@ class LinearTime:
         # Neither part is negative, whatever the noise says.
         return min(max((sxx * sy - sx * sxy) / spread, 0.0), mean)
 
+    def each(self) -> float:
+        """Return what each one adds, in seconds; after observations of one size alone, nothing."""
+        s = sx = sy = 0.0
+        for seen in self._classes.values():
+            weight = self._weight_now(seen) / max(seen.seconds, 1e-9) ** 2
+            s += weight
+            sx += weight * seen.number
+            sy += weight * seen.seconds
+        return max(0.0, (sy - s * self.fixed()) / sx) if sx else 0.0
+
     def _weight_now(self, seen: _SizeClass) -> float:
         return float(seen.weight * self._FADE ** (self._observations - seen.seen_at))
 

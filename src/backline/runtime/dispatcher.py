@@ -25,6 +25,7 @@ from backline.runtime.call import Call, CallState, Reply
 from backline.runtime.call_queue import CallQueue
 from backline.runtime.chats import Chats
 from backline.runtime.deadlines import Deadlines
+from backline.runtime.pace import Pace
 from backline.runtime.poison import PoisonList
 from backline.runtime.probation import Probation
 
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.runtime")
 
 _KILLS_TO_POISON = 2
+_CAUTION = 1.5  # times the expected wait must fit before a deadline: what is taken on is to be answered in time
+_LOOK_FOR_ANSWERS = 0.001  # seconds between two looks in one round of the event loop
 _LOOK_AGAIN = 1.0  # seconds until a worker that could not be killed yet is looked at again
+_ALWAYS_MAY_WAIT = 32  # requests, however long that takes: a slow model with a few clients refuses none of them
 _MAX_LOSSES = 5  # workers that may die with a call before they begin with it: it may be what kills them, all the same
 
 
@@ -64,6 +68,9 @@ class Dispatcher:
         self._batch = batch
         self._batching = False  # until a model says that its rows are independent, or the operator does
         self._window = MergeWindow()
+        self._pace = Pace(batch.max_rows)
+        self._serving: set[Worker] = set()
+        self._looked = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._timeout_grace = workers.timeout_grace
         self._cancel_grace = workers.cancel_grace
@@ -145,17 +152,20 @@ class Dispatcher:
         worker.takes_batches = self._batch.mode == "on" or (self._batch.mode == "auto" and rows_independent)
         self._batching = worker.takes_batches
         self._free.append(worker)
+        self._serving.add(worker)
         self.chats.worker_ready(worker)
         self._pump()
 
     def model_changed(self) -> None:
         """Forget what was learnt of the model: another one takes its place."""
         self._window = MergeWindow()
+        self._pace = Pace(self._batch.max_rows)
         self.poison = PoisonList(self._limits.poison_time)
 
     def worker_gone(self, worker: Worker) -> None:
         """A worker dies or drains: it gets no call any more."""
         self.chats.worker_gone(worker)
+        self._serving.discard(worker)
         if worker in self._free:
             self._free.remove(worker)
 
@@ -165,6 +175,8 @@ class Dispatcher:
         """See ``WorkerOwner``."""
         if any(isinstance(result, WorkerReported) and result.code == "out_of_memory" for _, result in results):
             self._on_out_of_memory(worker)
+        if not results[0][0].on_probation:  # looking for the faults of those takes many calls, and others do not wait
+            self._pace.observe(len(results), sum(call.rows for call, _ in results), seconds)
         if self._batching and results[0][0].batch_key is not None:
             self._learn_from(results, seconds)
         if worker.is_free():
@@ -278,12 +290,50 @@ class Dispatcher:
         self._ids += 1
         return self._ids
 
-    def _check_room(self, call: Call) -> None:
+    def check_room(self, deadline: float | None) -> None:
+        """Refuse what would wait too long, or come too late, as things stand; asked before a body is read, too.
+
+        ``deadline`` in the loop's time. Raises ``QueueFull``, or what keeps the model from answering at all.
+        """
         self._check_open()
-        if self.waiting >= self._limits.queue and not self._has_free_worker():
+        if self._has_free_worker():
+            return
+        self._look_for_answers()
+        waiting = self.waiting
+        if waiting >= self._limits.queue:
+            wait = self._pace.wait(waiting, len(self._serving), batching=self._batching)
             raise QueueFull(
-                f"{self.waiting} requests wait already, as many as --queue allows; come back later", retry_after=1
+                f"{waiting} requests wait already, as many as --queue allows; come back later",
+                retry_after=max(1.0, wait / 2),
             )
+        wait = self._pace.wait(waiting, len(self._serving), batching=self._batching)
+        longest = self._limits.max_wait
+        if longest and wait > longest and waiting >= _ALWAYS_MAY_WAIT:
+            raise QueueFull(
+                f"{waiting} requests wait already, so that this one would wait for about {wait:.1f} s; at most "
+                f"{longest:g} s are allowed (--max-wait); come back later",
+                retry_after=max(1.0, wait / 2),
+            )
+        if deadline is not None and waiting:
+            left = deadline - self._loop.time()
+            if _CAUTION * wait + self._pace.call > left:
+                raise QueueFull(
+                    f"{waiting} requests wait already, so that the answer would take about "
+                    f"{wait + self._pace.call:.2f} s, too near to its deadline in {left:.2f} s; come back later",
+                    retry_after=max(1.0, wait - left),
+                )
+
+    def _look_for_answers(self) -> None:
+        """Keep the workers at work while a round of the event loop brings many requests."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_FOR_ANSWERS:
+            self._looked = now
+            for worker in list(self._serving):
+                if worker.calls:
+                    worker.look_for_answer()
+
+    def _check_room(self, call: Call) -> None:
+        self.check_room(call.deadline)
         self._check_content(call)
 
     def _check_open(self) -> None:
@@ -330,10 +380,28 @@ class Dispatcher:
                 continue
             # By the worker: while one model takes the place of another, both work.
             calls = self._queue.take(self._batch if worker.takes_batches else None, probation=probation)
+            if self._queue.waiting:
+                calls = self._without_hopeless(calls)
+                if not calls:
+                    self._free.append(worker)
+                    continue
             for call in calls:
                 call.state = CallState.RUNNING
                 call.worker = worker
             worker.start(calls)
+
+    def _without_hopeless(self, calls: list[Call]) -> list[Call]:
+        """Give up those whose deadline comes before the model can have answered: others wait, who can be helped."""
+        soonest = self._loop.time() + self._pace.call
+        kept = []
+        for call in calls:
+            if call.deadline is None or call.deadline > soonest:
+                kept.append(call)
+                continue
+            text = "the request waited so long for a worker that its deadline would pass while the model works on it"
+            self._resolve(call, DeadlineExceeded(text, in_queue=True))
+            self._close(call)
+        return kept
 
     def _probation_over(self) -> None:
         self._probation_timer = None

@@ -46,6 +46,7 @@ logger = logging.getLogger("backline.runtime")
 _LAST_OUTPUT_TIMEOUT = 1.0  # seconds for the last lines after the process is gone
 _LAST_FRAMES_TIMEOUT = 0.5  # seconds for what is left in the channel: a child of the model may hold it open
 _CONNECT_TIMEOUT = 30.0
+_READ_BYTES = 64 << 10
 _NOTICE_TIMEOUT = 0.1  # seconds from the end of the channel until it is looked whether the process is gone
 _REAP_TIMEOUT = 1.0  # seconds for a process that was killed to be gone
 _RECENT_CALLS = 64
@@ -130,6 +131,7 @@ class Worker(asyncio.Protocol):
         self.innocent = False  # it had to die, whatever it worked on: no call is to blame
         self.private_bytes = 0  # memory of its own, as last looked at
         self.loaded_bytes = 0  # the same, when it had just loaded
+        self._descriptor: int | None = None  # of the channel, owned by the transport
         self.heard_at = time.monotonic()  # when it last gave a sign of life
         self.pinged_at: float | None = None  # when it was asked for one that it owes
         self.retiring = False  # takes no further call; its replacement is on the way
@@ -318,16 +320,43 @@ class Worker(asyncio.Protocol):
         if len(self.recent) > _RECENT_CALLS:
             del self.recent[next(iter(self.recent))]
         if len(calls) == 1:
-            self._transport.write(_request_frame(first))
+            self._send(_request_frame(first))
         else:
             if first.trace is not None:
                 self._batch_trace = _begin_batch(calls, self.number)
-            self._transport.write(_batch_frame(calls, self._batch_trace))
+            self._send(_batch_frame(calls, self._batch_trace))
 
     def _end_batch(self, failure: str | None = None) -> None:
         if self._batch_trace is not None:
             self._batch_trace.end(failure)
             self._batch_trace = None
+
+    def look_for_answer(self) -> None:
+        """Take an answer that is there already, without waiting for the event loop's round to end.
+
+        In a round with a thousand requests that are refused, the worker would else wait for all of them.
+        """
+        if self._descriptor is None or self._transport is None or self._transport.is_closing():
+            return
+        try:
+            data = os.read(self._descriptor, _READ_BYTES)
+        except OSError:
+            return  # there is nothing; what is wrong the loop will find, too
+        if data:
+            self.data_received(data)
+
+    def _send(self, data: bytes) -> None:
+        """Write to the channel at once: uvloop would keep it to the end of its round."""
+        assert self._transport is not None
+        if (
+            self._descriptor is not None
+            and not self._transport.is_closing()
+            and not self._transport.get_write_buffer_size()
+        ):
+            with contextlib.suppress(OSError):  # full, or broken, which the transport will find, too
+                data = data[os.write(self._descriptor, data) :]
+        if data:
+            self._transport.write(data)
 
     async def report(self, seconds: float) -> None:
         """Let an idle worker tell what user code has counted, for some ``seconds``; a busy one will with its answer.
@@ -388,6 +417,8 @@ class Worker(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast("asyncio.WriteTransport", transport)
+        sock = transport.get_extra_info("socket")
+        self._descriptor = None if sock is None or os.name != "posix" else sock.fileno()
         self._change(WorkerState.LOADING)
         attach = {"payload_directory": self.plan.payload_directory, "status_page": str(self._status_path)}
         unsent = b"" if self._process is None else self._process.unsent

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -218,6 +219,79 @@ def test_bytes_count_until_the_call_has_left_its_worker(folder: Path) -> None:
             assert_nothing_held(service)
             assert left.future.cancelled()
             assert left.state is CallState.DONE
+
+    run(test)
+
+
+def learn(service: ModelService, seconds: float) -> None:
+    """Have the dispatcher believe that a call of the model takes so long."""
+    for _ in range(50):
+        service.dispatcher._pace.observe(1, 1, seconds)
+
+
+def test_what_could_not_be_answered_before_its_deadline_is_refused_at_once(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            learn(service, 30)
+            running = submit(service, "wait gate", timeout=20)  # a free worker tries it all the same
+            waiting = submit(service, "first", timeout=100)
+            with pytest.raises(QueueFull, match="too near to its deadline in") as refused:
+                submit(service, "second", timeout=20)
+            assert refused.value.retry_after
+            patient = submit(service, "third", timeout=1000)
+            let_go(folder, "gate")
+            assert [await answer(call) for call in (running, waiting, patient)] == ["wait gate", "first", "third"]
+        assert_nothing_held(service)
+
+    run(test)
+
+
+def test_a_request_that_would_wait_for_too_long_is_refused(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, limits={"max_wait": 1.0}) as service:
+            learn(service, 0.1)
+            submit(service, "wait gate")
+            calls = [submit(service, f"{number}") for number in range(32)]  # so many may always wait
+            with pytest.raises(QueueFull, match=r"wait for about 3\.3 s; at most 1 s"):
+                submit(service, "one more")
+            let_go(folder, "gate")
+            assert [await answer(call) for call in calls] == [f"{number}" for number in range(32)]
+        assert_nothing_held(service)
+
+    run(test)
+
+
+def test_no_work_is_begun_that_cannot_be_done_by_its_deadline_while_others_wait(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder) as service:
+            submit(service, "wait gate")
+            hopeless = submit(service, "hopeless", timeout=20)
+            others = [submit(service, word) for word in ("other", "last")]
+            learn(service, 30)
+            let_go(folder, "gate")
+            assert [await answer(call) for call in others] == ["other", "last"]
+            with pytest.raises(DeadlineExceeded) as caught:
+                await hopeless.future
+            assert caught.value.in_queue
+        assert_nothing_held(service)
+
+    run(test)
+
+
+def test_a_worker_is_given_its_next_call_within_a_round_of_the_loop(folder: Path) -> None:
+    """However many requests the round has, and however long it lasts."""
+
+    async def test() -> None:
+        async with service_of(folder) as service:
+            running, waiting = submit(service, "wait gate"), submit(service, "wait next")
+            await begun(folder, "gate")
+            let_go(folder, "gate")
+            deadline = time.monotonic() + 30
+            while not (folder / "next.begun").exists():  # and the loop stands still
+                service.dispatcher.check_room(None)
+                assert time.monotonic() < deadline
+            let_go(folder, "next")
+            assert [await answer(call) for call in (running, waiting)] == ["wait gate", "wait next"]
 
     run(test)
 
