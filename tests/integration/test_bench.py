@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,37 @@ def test_what_cannot_be_measured_is_told(target: str, flags: tuple[str, ...], me
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+AUTH = """
+class Auth:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http" and dict(scope["headers"]).get(b"x-mine") != b"yes":
+            await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+        else:
+            await self.app(scope, receive, send)
+
+def init_app(app):
+    app.add_middleware(Auth)
+"""
+
+
+def test_a_folder_with_keys_and_tls_is_measured_with_the_headers_and_without_tls(folder: Path, tmp_path: Path) -> None:
+    guarded = tmp_path / "guarded"
+    shutil.copytree(folder, guarded)
+    (guarded / "custom_fastapi.py").write_text(AUTH)
+    (guarded / "keys").write_text("someone 0123456789abcdef0123\n")
+    (guarded / "tls.pem").write_text("for another name, and not to be read here")
+    (guarded / "backline.toml").write_text('[security]\napi_keys_file = "keys"\ntls_cert = "tls.pem"\n')
+    refused = run(guarded, *text_of(guarded), *FAST, "--clients", "1")
+    assert refused.returncode != 0
+    assert "401: its requests need a header" in refused.stderr
+    headers = ("--header", "X-API-Key: 0123456789abcdef0123", "--header", "X-Mine: yes")
+    done = run(guarded, *text_of(guarded), *FAST, "--clients", "1", *headers, "--json", str(tmp_path / "r.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (step,) = json.loads((tmp_path / "r.json").read_text())["steps"]
+    assert set(step["statuses"]) == {"200"}

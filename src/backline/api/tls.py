@@ -77,6 +77,8 @@ class Certificate:
 
 def certificate(settings: SecuritySettings) -> Certificate | None:
     """Return the certificate that the settings name, if any. Raises ``ConfigError``."""
+    if not settings.tls:
+        return None
     if settings.tls_cert is None:
         if settings.tls_key is not None or settings.tls_client_ca is not None:
             raise ConfigError("--tls-key and --tls-client-ca need --tls-cert, the server's certificate")

@@ -175,7 +175,7 @@ async def _target(job: BenchJob, tell: Tell) -> AsyncIterator[str]:
         return
     assert job.folder is not None
     tell(f"starting a server for {job.folder}")
-    async with served(job.folder, flags=job.serve_flags) as url:
+    async with served(job.folder, flags=job.serve_flags, headers=job.headers) as url:
         yield url
 
 

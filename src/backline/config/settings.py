@@ -718,6 +718,13 @@ class SecuritySettings:
         "read again when it changes.",
         commands=_SERVE,
     )
+    tls: bool = setting(
+        True,
+        SWITCH,
+        "Serve HTTPS where there is a certificate; without, plain HTTP whatever the other settings say, as on a port "
+        "of this machine that only a test asks.",
+        commands=_SERVE,
+    )
     tls_cert: Path | None = setting(
         None,
         PATH,

@@ -136,7 +136,13 @@ async def _side(spec: SideSpec, start_timeout: float) -> AsyncIterator[Peer]:
         url = spec.where
         if spec.is_folder:
             url = await stack.enter_async_context(
-                served(Path(spec.where), python=spec.python, flags=spec.flags, start_timeout=start_timeout)
+                served(
+                    Path(spec.where),
+                    python=spec.python,
+                    flags=spec.flags,
+                    headers=spec.headers,
+                    start_timeout=start_timeout,
+                )
             )
         yield await stack.enter_async_context(connected(url, headers=spec.headers, paths=spec.paths))
 

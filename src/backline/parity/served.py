@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from backline.errors import ParityError
-from backline.parity.exchange import Request
+from backline.parity.exchange import HeaderPairs, Request
 from backline.parity.peer import connected
 
 _LISTENING = re.compile(r"Listening on (http://\S+)")
@@ -23,16 +23,17 @@ _TAIL_LINES = 30
 @contextlib.asynccontextmanager
 async def served(
     folder: Path, *, python: str | None = None, flags: Sequence[str] = (), start_timeout: float = 600.0,
-    own_session: bool = True,
+    headers: HeaderPairs = (), own_session: bool = True,
 ) -> AsyncIterator[str]:  # fmt: skip
     """Serve the folder for the block, and yield its address once it is ready.
 
-    ``python`` is the interpreter of the model's environment, ``flags`` further ones of ``backline serve``. In its
-    ``own_session`` it does not hear a Ctrl-C that is for us. Raises ``ParityError`` with the server's last words when
-    it does not get ready.
+    ``python`` is the interpreter of the model's environment, ``flags`` further ones of ``backline serve``, ``headers``
+    what its extension file may ask of everybody, such as a key. It serves plain HTTP, as certificates are for other
+    names than ours. In its ``own_session`` it does not hear a Ctrl-C that is for us. Raises ``ParityError`` with the
+    server's last words when it does not get ready.
     """
     command = [sys.executable, "-m", "backline", "serve", str(folder), "--address", "127.0.0.1:0"]
-    command += ["--log-format", "text", *flags]
+    command += ["--log-format", "text", *flags, "--no-tls"]
     if python is not None:
         command += ["--python", python]
     process = await asyncio.create_subprocess_exec(
@@ -51,9 +52,12 @@ async def served(
                 try:
                     async with asyncio.timeout(start_timeout):
                         url = await asyncio.shield(address)
-                        await _wait_ready(url, process)
+                        await _wait_ready(url, process, headers)
                 except TimeoutError:
                     raise _failed(folder, f"was not ready within {start_timeout:g} s", tail) from None
+                except _Refused as exc:
+                    told = f"answers the readiness probe with {exc}: its requests need a header that was not given"
+                    raise _failed(folder, told, tail) from None
                 except _Exited:
                     await asyncio.wait([reader], timeout=1.0)
                     raise _failed(folder, "cannot be served", tail) from None
@@ -68,6 +72,10 @@ async def served(
 
 class _Exited(Exception):
     """The server has ended before it was ready."""
+
+
+class _Refused(Exception):
+    """The server asks for credentials where it is asked whether it is ready."""
 
 
 async def _read(
@@ -87,8 +95,8 @@ async def _read(
         address.exception()  # seen, also where nobody waits any more
 
 
-async def _wait_ready(url: str, process: asyncio.subprocess.Process) -> None:
-    async with connected(url) as peer:
+async def _wait_ready(url: str, process: asyncio.subprocess.Process, headers: HeaderPairs) -> None:
+    async with connected(url, headers=headers) as peer:
         while True:
             if process.returncode is not None:
                 raise _Exited
@@ -96,6 +104,8 @@ async def _wait_ready(url: str, process: asyncio.subprocess.Process) -> None:
                 answer = await peer.ask(Request(method="GET", target="/readyz"), timeout=10.0)
                 if answer.status == 200:
                     return
+                if answer.status in (401, 403):
+                    raise _Refused(answer.status)
             await asyncio.sleep(_POLL)
 
 
