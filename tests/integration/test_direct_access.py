@@ -369,6 +369,29 @@ def test_a_stream_of_messages_to_a_client_that_has_gone_is_no_error(serve: Serve
             thread.join()
 
 
+def test_client_and_backend_that_close_at_once_are_no_error(serve: ServeFixture) -> None:
+    def close_soon(connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            connection.recv(20)
+            connection.close(4000)
+
+    with serve_sockets(close_soon, "127.0.0.1", 0) as backend:
+        thread = threading.Thread(target=backend.serve_forever)
+        thread.start()
+        try:
+            server = serve(None, "--backend", f"http://127.0.0.1:{backend.socket.getsockname()[1]}", ready=None)
+            for number in range(40):
+                with open_socket(server.url.replace("http", "ws", 1) + "/nim/x") as socket:
+                    socket.send("x")
+                    time.sleep(number / 10_000)  # the one or the other is first
+                    socket.close(4001)
+            assert server.stop() == 0
+            assert "Traceback" not in server.log()
+        finally:
+            backend.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize(("path", "status"), [("/no", 403), ("/redirect", 302), ("/../x", 400)])
 def test_a_handshake_that_is_refused_is_answered_as_the_backend_answered(sockets: str, path: str, status: int) -> None:
     handshake = (

@@ -413,4 +413,6 @@ async def _relay_down(connection: ClientConnection, send: Send) -> None:
     except ConnectionClosed:
         code, reason = connection.close_code, connection.close_reason
         sendable = {_NO_CODE: _NORMAL, _BROKEN: _BAD_GATEWAY, None: _GOING_AWAY}.get(code, code)
-        await send({"type": "websocket.close", "code": sendable, "reason": reason or ""})
+        # A client that has closed, too, needs no telling; uvicorn has two ways to say so.
+        with contextlib.suppress(OSError, RuntimeError):
+            await send({"type": "websocket.close", "code": sendable, "reason": reason or ""})
