@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,32 @@ import backline.api.error_table
 import backline.cli.reference
 import backline.config.reference
 import backline.observe.reference
+from backline_worker.contract.hook_table import HOOK_TABLE
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+
+
+def hooks() -> str:
+    """Return the table of hooks."""
+    rows = ["| hook | called | returns |", "| --- | --- | --- |"]
+    for name, entry in HOOK_TABLE.items():
+        arguments = ", ".join([*entry.arguments, *(["*", *entry.offered] if entry.offered else [])])
+        rows.append(f"| `{name}({arguments})` | {entry.called} | {entry.returns} |")
+    return "\n".join(rows)
+
+
+def model_folder() -> str:
+    """Return the page of the model folder, which is written by hand, with its table of hooks as the code has it."""
+    page = (FOLDER / "model-folder.md").read_text()
+    return re.sub(
+        r"(<!-- hooks: [^\n]*-->\n).*?(\n<!-- end of hooks -->)", rf"\1\n{hooks()}\n\2", page, flags=re.DOTALL
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": backline.cli.reference.render_markdown,
     "errors.md": backline.api.error_table.render_markdown,
+    "model-folder.md": model_folder,
     "metrics.md": backline.observe.reference.render_markdown,
     "settings.md": backline.config.reference.render_markdown,
 }

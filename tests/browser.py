@@ -56,10 +56,13 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, script: str) -> None:
-        """Wait until an expression in the page is true."""
+        """Wait until an expression in the page is true; a page that leads to another one has no answer for a moment."""
         deadline = time.monotonic() + _TIMEOUT
-        while not self.evaluate(script):
-            assert time.monotonic() < deadline, f"{script} has not become true"
+        while True:
+            answer = self._ask("Runtime.evaluate", {"expression": script, "returnByValue": True})
+            if answer.get("result", {}).get("result", {}).get("value") is True:
+                return
+            assert time.monotonic() < deadline, f"{script} has not become true: {answer}"
             time.sleep(0.05)
 
     def text(self, selector: str) -> str:
@@ -75,6 +78,12 @@ class Page:
         return rows
 
     def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        answer = self._ask(method, params)
+        assert "error" not in answer, answer
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         number = next(self._ids)
         message = {"id": number, "method": method, "params": params}
         if self._session is not None:
@@ -83,9 +92,7 @@ class Page:
         deadline = time.monotonic() + _TIMEOUT
         while (answer := self._take(deadline)).get("id") != number:
             pass
-        assert "error" not in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
+        return answer
 
     def _take(self, deadline: float) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self._socket.recv(timeout=max(0.1, deadline - time.monotonic())))

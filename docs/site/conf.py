@@ -7,16 +7,15 @@ A page that is in no part of the navigation below, and a link or an anchor that 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
-
-import backline
 
 ROOT = Path(__file__).parents[2]
 
 # By need. A star stands for the pages that are not named.
 NAVIGATION = {
-    "Learn": ["README", "docs/tutorial", "examples/README"],
+    "Learn": ["Backline in a minute </README>", "docs/tutorial", "examples/README"],
     "How to": [
         "docs/how-to/environments",
         "docs/how-to/score-files",
@@ -40,13 +39,13 @@ NAVIGATION = {
         "docs/reference/*",
     ],
     "Why it is so": ["docs/design/architecture", "docs/design/tracks", "docs/dependencies"],
-    "How fast it is": ["docs/benchmarks", "docs/benchmarks/*", "benchmarks/README"],
+    "How fast it is": ["docs/benchmarks", "docs/benchmarks/*", "How it is measured </benchmarks/README>"],
     "The project": ["CHANGELOG", "SECURITY", "CONTRIBUTING"],
 }
 
 project = "Backline"
 author = "the Backline developers"
-version = release = backline.__version__
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 language = "en"
 
 extensions = ["myst_parser"]
@@ -80,7 +79,7 @@ def add_navigation(app: Any, docname: str, source: list[str]) -> None:
     """Give the first page the tree of pages, which the code host would show as a block of names."""
     if docname == root_doc:
         for caption, pages in NAVIGATION.items():
-            entries = "\n".join(f"/{page}" for page in pages)
+            entries = "\n".join(page if page.endswith(">") else f"/{page}" for page in pages)
             source[0] += f"\n```{{toctree}}\n:caption: {caption}\n:hidden:\n:glob:\n\n{entries}\n```\n"
     if docname == "examples/README":
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n/examples/*/README\n```\n"

@@ -10,19 +10,12 @@ import pytest
 from backline.api.openapi import build_openapi
 from backline_worker.artifacts import registry
 from backline_worker.codecs.formats import SUPPORTED_INPUT, SUPPORTED_OUTPUT
-from backline_worker.contract import hooks, metadata, schema
+from backline_worker.contract import metadata, schema
 from backline_worker.contract.target_types import TargetType
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODEL_FOLDER = (DOCS / "reference" / "model-folder.md").read_text()
 HTTP_API = (DOCS / "reference" / "http-api.md").read_text()
-
-
-@pytest.mark.parametrize("name", hooks.HOOKS)
-def test_a_hook_is_documented_with_the_arguments_that_it_is_given(name: str) -> None:
-    positional, offered = hooks._ARGUMENTS[name]
-    arguments = [*positional, *(["*", *offered] if offered else [])]
-    assert f"| `{name}({', '.join(arguments)})` |" in MODEL_FOLDER
 
 
 @pytest.mark.parametrize("key", metadata._TOP_KEYS)

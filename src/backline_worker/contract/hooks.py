@@ -15,37 +15,16 @@ import sys
 import traceback
 from dataclasses import dataclass
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence
 
 from ..errors import HookFailed, ModelCallError, ModelLoadError, OutOfMemory, ReportedError, UserHTTPError
 from .hook_loop import HookLoop
+from .hook_table import HOOK_TABLE
 from .shim import MODULE_NAME, CustomHTTPError
 
 _MAX_ERROR_HEADERS = 16_384  # characters of the headers that user code puts on its error
 
-_PHASES = {
-    "read_input_data": "reading the input data",
-    "transform": "transforming the data",
-    "score": "making predictions",
-    "post_process": "post-processing the predictions",
-    "score_unstructured": "making predictions",
-    "chat": "answering the chat request",
-    "get_supported_llm_models": "listing the models",
-}
-
-# Hook, its documented positional arguments, and what it is offered by keyword.
-_ARGUMENTS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
-    "init": ((), ("code_dir",)),
-    "load_model": (("code_dir",), ()),
-    "read_input_data": (("input_binary_data",), ()),
-    "transform": (("data", "model"), ()),
-    "score": (("data", "model"), ("positive_class_label", "negative_class_label", "class_labels")),
-    "post_process": (("predictions", "model"), ()),
-    "score_unstructured": (("model", "data"), ("query", "mimetype", "charset", "headers")),
-    "chat": (("completion_create_params", "model"), ("headers",)),
-    "get_supported_llm_models": (("model",), ()),
-}
-HOOKS = tuple(_ARGUMENTS)
+HOOKS = tuple(HOOK_TABLE)
 
 # Where these come from the folder itself; a copy of some package that lies in it is not the model's custom.py.
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "site-packages", "node_modules", "venv", "env"})
@@ -166,9 +145,9 @@ def _positional(
     name: str, hook: _Hook, arguments: Sequence[Any], offered: Mapping[str, Any], keywords: Dict[str, Any]
 ) -> Sequence[Any]:
     """Return the positional arguments: what is offered by keyword may be a further one, under another name."""
-    documented = len(_ARGUMENTS[name][0])
+    documented = len(HOOK_TABLE[name].arguments)
     if hook.required_positional > documented and name in ("init", "score_unstructured"):
-        further = _ARGUMENTS[name][1][0]
+        further = HOOK_TABLE[name].offered[0]
         if further in offered and further not in hook.keywords:
             keywords.pop(further, None)
             return [*arguments, offered[further]]
@@ -188,7 +167,7 @@ def _inspect(name: str, function: Any, file: str) -> _Hook:
         return _Hook(function)
     parameters = list(signature.parameters.values())
     positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
-    documented, offered = _ARGUMENTS[name]
+    documented, offered = HOOK_TABLE[name].arguments, HOOK_TABLE[name].offered
     taken = frozenset(item.name for item in positional[: len(documented)])
     by_name = [item.name for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     hook = _Hook(
@@ -362,7 +341,7 @@ def translate(exc: BaseException, phase: str, code_dir: str) -> ReportedError:
 
 
 def _doing(phase: str) -> str:
-    return _PHASES.get(phase, "making predictions")
+    return HOOK_TABLE[phase].doing if phase in HOOK_TABLE else "making predictions"
 
 
 def _is_error_status(value: Any) -> bool:
