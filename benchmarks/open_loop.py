@@ -32,7 +32,7 @@ class Load:
     paths: list[str]
     body: str = ""
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
-    source: str = "127.0.0.1"
+    sources: list[str] = dataclasses.field(default_factory=lambda: ["127.0.0.1"])
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -67,6 +67,7 @@ class OpenLoop:
         self._free: collections.deque[_Connection] = collections.deque()
         self._late: collections.deque[tuple[float, str]] = collections.deque()
         self._busy = 0
+        self._opened = 0
         body = load.body.encode()
         more = "".join(f"{name}: {value}\r\n" for name, value in load.headers.items())
         self._requests = {}
@@ -113,7 +114,10 @@ class OpenLoop:
         return self._outcome
 
     def _connect(self) -> _Connection:
-        sock = socket.create_connection(("127.0.0.1", self._load.port), source_address=(self._load.source, 0))
+        sources = self._load.sources  # each is a client, to the server
+        source = sources[self._opened % len(sources)]
+        self._opened += 1
+        sock = socket.create_connection(("127.0.0.1", self._load.port), source_address=(source, 0))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = self._all[sock.fileno()] = _Connection(sock)
         self._poll.register(sock, select.EPOLLIN)

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +59,9 @@ PIPELINE_METADATA = (
     'name: p\ntype: inference\ntargetType: binary\ninferenceModel:\n  targetName: y\n  positiveClassLabel: "1"\n'
     '  negativeClassLabel: "0"\n'
 )
-KINDS = {"hook": [], "pipeline": ["--batch", "off"], "batched": []}
+MODEST = [f"127.0.0.{place}" for place in range(10, 19)]
+CLIENTS = ("open", "many", "retrying", "greedy")
+KINDS: dict[str, list[str]] = {"hook": [], "pipeline": ["--batch", "off"], "batched": []}
 
 
 def main() -> int:
@@ -82,9 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument(
-        "--clients", nargs="+", choices=["open", "many", "retrying", "greedy"], default=["open", "many", "retrying"]
-    )
+    parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=CLIENTS)
     parser.add_argument("--times", nargs="+", type=float, default=TIMES, help="how many times the capacity is offered")
     parser.add_argument("--deadlines", nargs="+", type=float, default=[0, 0.25], help="seconds; 0 sends no header")
     parser.add_argument("--late", type=float, default=6.0, help="seconds after which an answer is no use, without one")
@@ -143,6 +144,11 @@ def measure(kind: str, port: int, load: dict[str, Any], arguments: argparse.Name
             elif client == "many":
                 spec = {"rate": capacity * 3, "headers": headers, "connections": 2000}
                 plans.append((f"3 times, up to 2,000 connections{told}", spec, late))
+            elif client == "greedy":
+                spec = {"rate": capacity * 0.45, "headers": headers, "greedy": capacity * 3, "sources": MODEST}
+                plans.append(
+                    (f"nine modest ones (45 % of the capacity) beside a greedy one (3 times){told}", spec, late)
+                )
             elif client == "retrying":
                 plans.append((f"2,000 that retry at once{told}", {"headers": headers, "connections": 2000}, late))
     taken: dict[str, list[dict[str, Any]]] = {}
@@ -159,7 +165,17 @@ def measure(kind: str, port: int, load: dict[str, Any], arguments: argparse.Name
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
-    """Have a process send a load; return what came of it."""
+    """Have a process send a load; return what came of it. ``greedy`` is the rate of another one, from elsewhere."""
+    greedy = spec.get("greedy")
+    if greedy is not None:
+        spec = {key: value for key, value in spec.items() if key != "greedy"}
+        other = {**spec, "rate": greedy, "sources": ["127.0.0.2"], "seconds": spec["seconds"] + 1}
+        command = [sys.executable, "-m", "benchmarks.open_loop", json.dumps(other)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as greedy_one:
+            time.sleep(1)
+            outcome = run(spec)
+            greedy_one.wait()
+        return outcome
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.open_loop", json.dumps(spec)], stdout=subprocess.PIPE, check=True
     )
@@ -174,7 +190,7 @@ def figures(outcome: dict[str, Any], late: float, seconds: float) -> dict[str, A
     while the queue fills, more is taken on than is answered.
     """
     settle = seconds / 3
-    time = seconds - settle
+    counted_seconds = seconds - settle
     counted = [(status, took) for _, status, due, took in outcome["requests"] if settle <= due]
     came = [(status, took) for _, status, due, took in outcome["requests"] if settle <= due + took < seconds]
     accepted = [took for status, took in counted if status == 200]
@@ -185,12 +201,12 @@ def figures(outcome: dict[str, Any], late: float, seconds: float) -> dict[str, A
         return [1000 * percentile(values, share) for share in (0.5, 0.99)] if values else None
 
     return {
-        "offered": len(counted) / time,
-        "goodput": sum(status == 200 and took <= late for status, took in came) / time,
+        "offered": len(counted) / counted_seconds,
+        "goodput": sum(status == 200 and took <= late for status, took in came) / counted_seconds,
         "accepted": spread(accepted),
-        "refused": len(refused) / time,
+        "refused": len(refused) / counted_seconds,
         "refusal": spread(refused),
-        "late": sum(status == 200 and took > late for status, took in came) / time,
+        "late": sum(status == 200 and took > late for status, took in came) / counted_seconds,
         "statuses": {str(status): others.count(status) for status in sorted(set(others))},
         "codes": outcome["codes"],
         "retry_after": outcome["retry_after"],

@@ -74,7 +74,7 @@ class ModelEndpoint(Endpoint):
         """Answer a request that the model can be asked."""
         service = self.state.model
         header, deadline = self.header(scope)
-        service.dispatcher.check_room(deadline)  # a body that cannot be taken on need not be read
+        service.dispatcher.check_room(deadline, scope.get("client"))  # a body that is not wanted need not be read
         loop = service.loop
         open_request = OpenRequest(receive, asyncio.current_task(loop), deadline)
         lookout = self.state.lookout

@@ -33,6 +33,7 @@ class CallQueue:
         self._large: collections.deque[Call] = collections.deque()
         self._probation: collections.deque[Call] = collections.deque()
         self._turn_of_large = False
+        self._by_address: collections.Counter[str] = collections.Counter()
 
     def __len__(self) -> int:
         return len(self._small) + len(self._large) + len(self._probation)
@@ -41,6 +42,7 @@ class CallQueue:
         """Let a call wait, behind the others or ``first`` of all in its line."""
         line = self._small if call.payload.path is None else self._large
         self.waiting += 1
+        self._by_address[_address(call.client)] += 1
         if call.on_probation:
             line = self._probation
             self.on_probation += 1
@@ -52,6 +54,7 @@ class CallQueue:
     def give_up(self, call: Call) -> None:
         """Count a call out that was given up; its state says so already."""
         self.waiting -= 1
+        self._leaves(call)
         self.on_probation -= call.on_probation
         # Its turn does not come while all workers hang, and it holds its body: so such calls are swept out before they
         # are many.
@@ -79,8 +82,20 @@ class CallQueue:
         if batch is not None and key is not None and not calls[0].alone:
             self._take_alike(calls, line, batch)
         self.waiting -= len(calls)
+        for call in calls:
+            self._leaves(call)
         self.on_probation -= len(calls) if probation else 0
         return calls
+
+    def is_mostly_of(self, client: tuple[str, int] | None) -> bool:
+        """Whether more than half of what waits has come from this client's address."""
+        return client is not None and 2 * self._by_address[client[0]] > self.waiting
+
+    def _leaves(self, call: Call) -> None:
+        address = _address(call.client)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
     def drain(self) -> Iterator[Call]:
         """Take all that wait, one by one."""
@@ -117,3 +132,7 @@ class CallQueue:
 def _drop_given_up(line: collections.deque[Call]) -> None:
     while line and line[0].state is not CallState.WAITING:
         line.popleft()
+
+
+def _address(client: tuple[str, int] | None) -> str:
+    return "" if client is None else client[0]

@@ -43,6 +43,7 @@ _CAUTION = 1.5  # times the expected wait must fit before a deadline: what is ta
 _LOOK_FOR_ANSWERS = 0.001  # seconds between two looks in one round of the event loop
 _LOOK_AGAIN = 1.0  # seconds until a worker that could not be killed yet is looked at again
 _ALWAYS_MAY_WAIT = 32  # requests, however long that takes: a slow model with a few clients refuses none of them
+_MOST_OF_ONE = 3 / 4  # of the room in the queue, for one address
 _MAX_LOSSES = 5  # workers that may die with a call before they begin with it: it may be what kills them, all the same
 
 
@@ -290,17 +291,20 @@ class Dispatcher:
         self._ids += 1
         return self._ids
 
-    def check_room(self, deadline: float | None) -> None:
+    def check_room(self, deadline: float | None, client: tuple[str, int] | None = None) -> None:
         """Refuse what would wait too long, or come too late, as things stand; asked before a body is read, too.
 
-        ``deadline`` in the loop's time. Raises ``QueueFull``, or what keeps the model from answering at all.
+        A client, told by its address, that most of what waits has come from leaves a quarter of the room to others:
+        so there is always some for those who ask for little. ``deadline`` in the loop's time. Raises ``QueueFull``, or
+        what keeps the model from answering at all.
         """
         self._check_open()
         if self._has_free_worker():
             return
         self._look_for_answers()
         waiting = self.waiting
-        if waiting >= self._limits.queue:
+        share = _MOST_OF_ONE if waiting >= _ALWAYS_MAY_WAIT and self._queue.is_mostly_of(client) else 1.0
+        if waiting >= share * self._limits.queue:
             wait = self._pace.wait(waiting, len(self._serving), batching=self._batching)
             raise QueueFull(
                 f"{waiting} requests wait already, as many as --queue allows; come back later",
@@ -308,7 +312,7 @@ class Dispatcher:
             )
         wait = self._pace.wait(waiting, len(self._serving), batching=self._batching)
         longest = self._limits.max_wait
-        if longest and wait > longest and waiting >= _ALWAYS_MAY_WAIT:
+        if longest and wait > share * longest and waiting >= _ALWAYS_MAY_WAIT:
             raise QueueFull(
                 f"{waiting} requests wait already, so that this one would wait for about {wait:.1f} s; at most "
                 f"{longest:g} s are allowed (--max-wait); come back later",
@@ -316,7 +320,7 @@ class Dispatcher:
             )
         if deadline is not None and waiting:
             left = deadline - self._loop.time()
-            if _CAUTION * wait + self._pace.call > left:
+            if _CAUTION * wait / share + self._pace.call > left:
                 raise QueueFull(
                     f"{waiting} requests wait already, so that the answer would take about "
                     f"{wait + self._pace.call:.2f} s, too near to its deadline in {left:.2f} s; come back later",
@@ -333,7 +337,7 @@ class Dispatcher:
                     worker.look_for_answer()
 
     def _check_room(self, call: Call) -> None:
-        self.check_room(call.deadline)
+        self.check_room(call.deadline, call.client)
         self._check_content(call)
 
     def _check_open(self) -> None:

@@ -103,7 +103,13 @@ async def service_of(folder: Path, *, ready: bool = True, **options: dict[str, A
 
 
 def submit(
-    service: ModelService, text: str, *, timeout: float | None = None, retryable: bool = True, request_id: str = "r"
+    service: ModelService,
+    text: str,
+    *,
+    timeout: float | None = None,
+    retryable: bool = True,
+    request_id: str = "r",
+    client: tuple[str, int] | None = None,
 ) -> Call:
     data = text.encode()
     call = Call(
@@ -112,6 +118,7 @@ def submit(
         request_id=request_id,
         deadline=None if timeout is None else asyncio.get_running_loop().time() + timeout,
         retryable=retryable,
+        client=client,
     )
     service.dispatcher.submit(call)
     return call
@@ -256,6 +263,25 @@ def test_a_request_that_would_wait_for_too_long_is_refused(folder: Path) -> None
                 submit(service, "one more")
             let_go(folder, "gate")
             assert [await answer(call) for call in calls] == [f"{number}" for number in range(32)]
+        assert_nothing_held(service)
+
+    run(test)
+
+
+def test_one_client_leaves_room_in_the_queue_for_others(folder: Path) -> None:
+    async def test() -> None:
+        async with service_of(folder, limits={"queue": 40}) as service:
+            running = submit(service, "wait gate", client=("10.0.0.1", 1))
+            greedy = [submit(service, "greedy", client=("10.0.0.1", port)) for port in range(32)]
+            with pytest.raises(QueueFull):
+                submit(service, "one more", client=("10.0.0.1", 99))
+            modest = [submit(service, "modest", client=("10.0.0.2", port)) for port in range(8)]
+            with pytest.raises(QueueFull):
+                submit(service, "one more", client=("10.0.0.2", 99))
+            let_go(folder, "gate")
+            for call in [running, *greedy, *modest]:
+                await answer(call)
+            assert not service.dispatcher._queue._by_address, "nothing is kept of clients that are gone"
         assert_nothing_held(service)
 
     run(test)
