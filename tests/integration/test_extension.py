@@ -67,6 +67,17 @@ def init_app(app):
     async def fault():
         raise LookupError("nothing there")
 
+    from fastapi import APIRouter, HTTPException
+    router = APIRouter()
+
+    @router.get("/items/{number}")
+    async def item(number: int):
+        if number > 8:
+            raise HTTPException(404, "no such item")
+        return number
+
+    app.include_router(router, prefix="/shop")
+
     @app.middleware("http")
     async def mark(request, call_next):
         answer = await call_next(request)
@@ -180,6 +191,28 @@ def test_a_route_a_middleware_and_start_work_are_there_and_are_shown(full: Serve
     assert "BaseHTTPMiddleware" in shown["warnings"][0]
     wait_logged(full, "BaseHTTPMiddleware")
     assert "/hello" in ask(full, "/openapi.json").json()["paths"]
+
+
+def test_added_routes_are_counted_by_their_templates(full: Server) -> None:
+    for number in range(10):
+        assert ask(full, f"/shop/items/{number}").status == (200 if number <= 8 else 404)
+    assert "no such item" in ask(full, "/shop/items/9").json()["message"]
+    assert ask(full, "/shop/items/x").status == 422
+    assert request("PUT", full.url + "/shop/items/1", None).status == 405
+    assert ask(full, "/nowhere").status == 404
+    assert predict(full).status == 200
+    page = ask(full, "/metrics").body.decode()
+    counted = {}
+    for line in page.splitlines():
+        if line.startswith("backline_requests_total{"):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            counted[labels["route"], labels["method"], labels["status"]] = float(line.rpartition(" ")[2])
+    items = "/shop/items/{number}"
+    assert {key: count for key, count in counted.items() if key[0] == items} == {
+        (items, "GET", "200"): 9, (items, "GET", "404"): 2, (items, "GET", "422"): 1, (items, "PUT", "405"): 1
+    }  # fmt: skip
+    assert counted["other", "GET", "404"] >= 1
+    assert counted["/predictUnstructured", "POST", "200"] >= 1
 
 
 def test_a_route_that_blocks_the_event_loop_is_told_by_line_and_one_that_waits_is_not(full: Server) -> None:

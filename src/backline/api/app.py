@@ -15,11 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from backline import __version__
+from backline.api.added_routes import CountedRoutes, added_route
 from backline.api.application import Application
 from backline.api.chat_routes import ChatEndpoint
 from backline.api.endpoint import OTHER_ROUTE, Endpoint, MethodNotAllowed, NotFound
 from backline.api.error_table import render_error
-from backline.api.extension import extend, merge_openapi, place_in
+from backline.api.extension import Extension, extend, merge_openapi, place_in
 from backline.api.extension_life import events_as_context, extension_running
 from backline.api.fair_share import FairShare
 from backline.api.framework import cause, never_redirect_slashes
@@ -129,7 +130,7 @@ def create_app(
     )
     never_redirect_slashes(app)
     app.state.backline = state
-    state.extension = extend(app, folder.server_code, settings.server)
+    state.extension = _extended(app, state)
     added_lifespans = [app.router.lifespan_context, events_as_context(app)]
     # Set last: what the extension file adds runs inside ours, with a deadline.
     app.router.lifespan_context = lifespan
@@ -145,6 +146,13 @@ def create_app(
     # FastAPI offers replacing this method as the way to bring one's own document.
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _extended(app: Application, state: ApiState) -> Extension | None:
+    extension = extend(app, state.folder.server_code, state.settings.server)
+    if extension is not None and extension.templates:
+        app.add_innermost(CountedRoutes, observer=state.observer, templates=extension.templates, is_ours=app.answers)
+    return extension
 
 
 def _open_reloader(
@@ -248,7 +256,10 @@ def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Co
         assert isinstance(exc, HTTPException)
         begun = time.perf_counter()
         error: BacklineError
-        if exc.status_code == 404:
+        added = None if state.extension is None else added_route(request.scope, state.extension.templates)
+        if exc.status_code == 404 and added is not None:
+            error = NotFound(str(exc.detail))
+        elif exc.status_code == 404:
             error = NotFound(f"no route {request.url.path}; {request.scope['root_path']}/docs lists what there is")
         elif exc.status_code == 405:
             error = MethodNotAllowed(f"{request.method} is not possible on {request.url.path}")
@@ -261,9 +272,10 @@ def _make_http_exception_handler(state: ApiState) -> Callable[[Request, Any], Co
         note_error(request.scope, error)
         path, access = request.url.path, state.settings.log.access
         log_error(error, method=request.method, path=path, status=status, request_id=request_id, access=access)
-        state.observer.request_begun()
-        state.observer.error_answered(OTHER_ROUTE, error, status, request_id)
-        state.observer.request_ended(OTHER_ROUTE, request.method, status, time.perf_counter() - begun)
+        state.observer.error_answered(added or OTHER_ROUTE, error, status, request_id)
+        if added is None:
+            state.observer.request_begun()
+            state.observer.request_ended(OTHER_ROUTE, request.method, status, time.perf_counter() - begun)
         headers = {name.decode(): value.decode() for name, value in response.headers}
         return Response(response.body, status, {**headers, **(exc.headers or {}), "x-request-id": request_id})
 

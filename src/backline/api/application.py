@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +32,7 @@ class Application(FastAPI):
         super().__init__(**{**options, "telemetry": _NO_TELEMETRY})
         self._own_routes = list(options.get("routes") or ())
         self._guarded = False
+        self._of_ours = 0  # middleware that our own endpoints need not pass
         self.start_failure: Exception | None = None
         """What kept the lifespan from starting, where whoever runs the server is to tell it."""
         self._endpoints = endpoints
@@ -46,12 +48,17 @@ class Application(FastAPI):
             route.app = wrap(route.app)
         self._guarded = True
 
+    def add_innermost(self, middleware: Any, **arguments: Any) -> None:
+        """Add a middleware of ours inside all that there are; it lets requests to our own endpoints through."""
+        self.user_middleware.append(Middleware(middleware, **arguments))
+        self._of_ours += 1
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer (ASGI)."""
         endpoint = None
         if scope["type"] == "lifespan":
             send = self._without_told_failure(send)
-        elif not self.user_middleware and not self._guarded:
+        elif len(self.user_middleware) == self._of_ours and not self._guarded:
             path: str = scope["path"]
             if scope["type"] == "http":
                 endpoint = self._endpoints.get(path)

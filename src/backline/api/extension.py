@@ -46,6 +46,8 @@ class Extension:
 
     file: Path
     routes: list[str] = dataclasses.field(default_factory=list)
+    templates: dict[int, str] = dataclasses.field(default_factory=dict)
+    """See ``added_routes``."""
     middleware: list[str] = dataclasses.field(default_factory=list)
     dependencies: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
@@ -195,13 +197,16 @@ def _look_at_routes(extension: Extension, app: Application, before: list[Any]) -
     for context in flattened(added):
         path = getattr(context, "path", None) or "/"
         methods = ",".join(sorted(getattr(context, "methods", None) or ())) or "any method"
-        where = _where(getattr(context, "endpoint", None), extension.file)
+        endpoint = getattr(context, "endpoint", None)
+        where = _where(endpoint, extension.file)
         if app.answers(path):
             raise SettingError(
                 f"adds a route {path}, which Backline answers itself, so that it would never be reached",
                 where=where or str(extension.file),
                 mend="give the route another path, or change the answer in a middleware",
             )
+        if endpoint is not None:
+            extension.templates.setdefault(id(endpoint), path)
         extension.routes.append(f"{methods} {path}{f' ({Path(where).name})' if where else ''}")
     if added:
         document = get_openapi(title="", version="", routes=added)
