@@ -112,3 +112,41 @@ def running_load(
         stop.set()
         for thread in threads:
             thread.join(timeout)
+
+
+@contextlib.contextmanager
+def asking(clients: int, problem_of: Callable[[str], str | None]) -> Iterator[list[str]]:
+    """Run ``clients`` threads until the block ends, each asking all the time with a text of its own.
+
+    ``problem_of`` asks with a text, and returns what is wrong with the answer; yields all that was.
+    """
+    wrong: list[str] = []
+    stop = threading.Event()
+    numbers = itertools.count()
+
+    def client() -> None:
+        while not stop.is_set():
+            try:
+                problem = problem_of(f"text-{next(numbers)}")
+            except (OSError, http.client.HTTPException) as exc:
+                problem = repr(exc)
+            if problem is not None:
+                wrong.append(problem)
+
+    threads = [threading.Thread(target=client, daemon=True) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield wrong
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    """Wait for what nothing tells of when it happens, with a deadline; ``what`` says it in words."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out: {what}"
+        time.sleep(0.01)

@@ -9,14 +9,12 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.load import Answer, post
+from tests.integration.load import Answer, post, wait_until
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -50,13 +48,6 @@ def write_model(folder: Path, version: str) -> Path:
 
 def predict(server: Server) -> Answer:
     return post(f"{server.url}/predictUnstructured/", b"x", headers={"Content-Type": "text/plain"})
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.01)
 
 
 def test_a_unix_socket_for_the_servers_user_alone(serve: ServeFixture, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.load import Answer, post, request
+from tests.integration.load import Answer, post, request, wait_until
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -41,13 +40,6 @@ def score_unstructured(model, data, query, **kwargs):
             time.sleep(0.01)
     return data[::-1]
 """
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import pytest
 
 from backline.api.error_table import TABLE, USER_ERROR_HEADER, Family
 from tests.environments import environment
-from tests.integration.load import Answer, request
+from tests.integration.load import Answer, request, wait_until
 from tests.raw_http import Peer, Request, running_backend
 from tests.serving import ServeFixture, Server
 
@@ -675,13 +674,6 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: by
 def answer_on(connection: http.client.HTTPConnection) -> Answer:
     response = connection.getresponse()
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.02)
 
 
 def test_every_row_has_a_scenario_or_a_reason_why_no_client_can_reach_it() -> None:

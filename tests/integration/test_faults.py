@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.environments import environment
-from tests.integration.load import Load, post, request, running_load
+from tests.integration.load import Load, post, request, running_load, wait_until
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -91,13 +90,6 @@ def load_on(server: Server, **options: Any) -> Any:
 def worker_pids(server: Server) -> set[int]:
     stats = request("GET", f"{server.url}/stats/").json()
     return {worker["pid"] for worker in stats["workers"] if worker["state"] in ("ready", "busy")}
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.02)
 
 
 def assert_all_right(load: Load) -> None:

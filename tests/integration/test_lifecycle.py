@@ -11,13 +11,13 @@ import subprocess
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.load import Answer, post, request
+from tests.integration.load import Answer, post, request, wait_until
 from tests.serving import SERVER_PYTHON, ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -81,13 +81,6 @@ class Asking(threading.Thread):
         self.join(60)
         assert isinstance(self._answer, Answer), self._answer
         return self._answer
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.load import Answer, post, request
+from tests.integration.load import Answer, asking, post, request, wait_until
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -66,36 +64,15 @@ def pids(server: Server) -> set[int]:
     return {worker["pid"] for worker in stats(server)["workers"] if worker["state"] in ("ready", "busy")}
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.02)
-
-
-@contextmanager
-def clients(server: Server, number: int, query: str = "") -> Iterator[list[str]]:
+def clients(server: Server, number: int, query: str = "") -> AbstractContextManager[list[str]]:
     """Ask all the time, each with a text of its own; yields what was wrong."""
-    wrong: list[str] = []
-    stop = threading.Event()
-    numbers = itertools.count()
 
-    def client() -> None:
-        while not stop.is_set():
-            text = f"text-{next(numbers)}"
-            answer = ask(server, text, query)
-            if (answer.status, answer.body) != (200, text[::-1].encode()):
-                wrong.append(f"{answer.status} {answer.body!r}")
+    def problem_of(text: str) -> str | None:
+        answer = ask(server, text, query)
+        is_right = (answer.status, answer.body) == (200, text[::-1].encode())
+        return None if is_right else f"{answer.status} {answer.body!r}"
 
-    threads = [threading.Thread(target=client, daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield wrong
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(60)
+    return asking(number, problem_of)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +104,12 @@ def test_a_stopped_process_is_replaced_and_its_request_is_answered_by_another(
     server = serve(folder, "--workers", "2", "--min-ready", "2")
     before = pids(server)
     answers: list[Answer] = []
-    asking = threading.Thread(target=lambda: answers.append(ask(server, "busy", "?seconds=1")))
-    asking.start()
+    late = threading.Thread(target=lambda: answers.append(ask(server, "busy", "?seconds=1")))
+    late.start()
     wait_until(lambda: "busy" in {worker["state"] for worker in stats(server)["workers"]}, "one is busy")
     for pid in before:
         os.killpg(pid, signal.SIGSTOP)
-    asking.join(60)
+    late.join(60)
     assert [answer.body for answer in answers] == [b"ysub"]
     wait_until(lambda: len(pids(server)) == 2 and not pids(server) & before, "both are replaced")
     assert ask(server).body == b"cba"

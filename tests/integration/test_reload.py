@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.load import Answer, post, request
+from tests.integration.load import Answer, asking, post, request, wait_until
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
@@ -92,13 +89,6 @@ def workers(server: Server) -> list[Any]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.01)
-
-
 def wait_reloaded(server: Server, generation: int) -> None:
     wait_until(
         lambda: info(server)["reload"]["generation"] == generation and not info(server)["reload"]["reloading"],
@@ -106,33 +96,15 @@ def wait_reloaded(server: Server, generation: int) -> None:
     )
 
 
-@contextmanager
-def clients(server: Server, number: int) -> Iterator[list[str]]:
+def clients(server: Server, number: int) -> AbstractContextManager[list[str]]:
     """Ask all the time, each with a text of its own; yields what was wrong."""
-    wrong: list[str] = []
-    stop = threading.Event()
-    texts = itertools.count()
 
-    def client() -> None:
-        while not stop.is_set():
-            text = f"text-{next(texts)}"
-            try:
-                answer = ask(server, text)
-            except OSError as exc:
-                wrong.append(repr(exc))
-                continue
-            if answer.status != 200 or answer.body not in (answer_of("A", text), answer_of("B", text)):
-                wrong.append(f"{answer.status} {answer.body!r}")
+    def problem_of(text: str) -> str | None:
+        answer = ask(server, text)
+        is_right = answer.status == 200 and answer.body in (answer_of("A", text), answer_of("B", text))
+        return None if is_right else f"{answer.status} {answer.body!r}"
 
-    threads = [threading.Thread(target=client, daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield wrong
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(60)
+    return asking(number, problem_of)
 
 
 @pytest.mark.parametrize("mode", ["rolling", "together"])
@@ -200,14 +172,14 @@ def test_reloads_asked_for_at_once_are_one(serve: ServeFixture, link: Path) -> N
 def test_a_request_that_takes_long_is_answered_by_the_model_that_began_with_it(serve: ServeFixture, link: Path) -> None:
     server = serve(link)
     answers: list[Answer] = []
-    asking = threading.Thread(target=lambda: answers.append(ask(server, "long", "?seconds=3")))
-    asking.start()
+    late = threading.Thread(target=lambda: answers.append(ask(server, "long", "?seconds=3")))
+    late.start()
     wait_until(lambda: workers(server)[0]["state"] == "busy", "it is being worked on")
     point(link, link.with_name("B"))
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: info(server)["reload"]["generation"] == 2, "model 2 serves")
     assert ask(server).body == answer_of("B")
-    asking.join(30)
+    late.join(30)
     assert [answer.body for answer in answers] == [answer_of("A", "long")]
     wait_until(lambda: len(workers(server)) == 1, "the old worker is gone")
 
