@@ -42,6 +42,7 @@ ENVIRONMENTS = {
     "py313-numpy2": Environment(python="3.13", purpose="a new model: numpy 2, the newest scikit-learn"),
     # pip, because it takes the CPU build of torch from a local folder where one is configured, which uv does not.
     "artifacts": Environment(python="3.11", purpose="one library for each kind of artifact", with_pip=True),
+    "kubernetes": Environment(python=_THIS_VERSION, purpose="the schemas of Kubernetes, for the manifests"),
     "transformers": Environment(python="3.11", purpose="an LLM server, and OpenAI's client", with_pip=True),
 }
 

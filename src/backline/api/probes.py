@@ -17,6 +17,8 @@ from backline.runtime.supervisor import ModelState
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from backline.api.state import ApiState
+
 _OK = {"message": "OK"}
 
 
@@ -24,6 +26,35 @@ class BackendUnready(BacklineError):
     """The backend does not say of itself that it is ready."""
 
     code = "backend_unready"
+
+
+def check_ready(state: ApiState) -> None:
+    """Raise what speaks against it that a request sent now would be answered."""
+    if state.leaving:
+        raise ServerDraining("the server is shutting down", retry_after=1)
+    if state.service is not None:
+        supervisor = state.service.supervisor
+        supervisor.check_accepting()
+        if supervisor.state is ModelState.RECOVERING:
+            raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
+        workers = state.settings.workers
+        serving, wanted = supervisor.count_serving(), min(workers.min_ready, workers.count)
+        if serving < wanted:
+            raise ModelLoading(f"{serving} of {wanted} workers are ready (--min-ready)", retry_after=1)
+    if state.backend_process is not None:
+        state.backend_process.check_accepting()
+    backend = state.backend
+    if backend is not None and backend.unready is not None:
+        raise BackendUnready(f"the backend {backend.address.url} is not ready: {backend.unready}")
+
+
+def is_ready(state: ApiState) -> bool:
+    """Whether ``/readyz`` says 200."""
+    try:
+        check_ready(state)
+    except BacklineError:
+        return False
+    return True
 
 
 class Alive(Endpoint):
@@ -44,22 +75,7 @@ class ReadyProbe(Endpoint):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """See the class."""
-        if self.state.leaving:
-            raise ServerDraining("the server is shutting down", retry_after=1)
-        if self.state.service is not None:
-            supervisor = self.state.service.supervisor
-            supervisor.check_accepting()
-            if supervisor.state is ModelState.RECOVERING:
-                raise ModelLoading("all workers died and are being replaced; requests wait for them", retry_after=1)
-            workers = self.state.settings.workers
-            serving, wanted = supervisor.count_serving(), min(workers.min_ready, workers.count)
-            if serving < wanted:
-                raise ModelLoading(f"{serving} of {wanted} workers are ready (--min-ready)", retry_after=1)
-        if self.state.backend_process is not None:
-            self.state.backend_process.check_accepting()
-        backend = self.state.backend
-        if backend is not None and backend.unready is not None:
-            raise BackendUnready(f"the backend {backend.address.url} is not ready: {backend.unready}")
+        check_ready(self.state)
         return await respond_json(send, 200, _OK, request_id)
 
 

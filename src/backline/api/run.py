@@ -27,7 +27,9 @@ from backline.api.connections import Guard, GuardedHttp, allowed_connections
 from backline.api.extension_life import StartStopped
 from backline.api.listen import BACKLOG
 from backline.api.observed import observe
+from backline.api.probes import is_ready
 from backline.api.security import Security
+from backline.api.service_manager import ServiceManager, notifying
 from backline.errors import BackendFailed, ConfigError, ModelLoadFailed, ServerDraining
 from backline.observe.logs import announce, logging_to_stderr
 from backline.observe.tracing import open_tracing
@@ -79,8 +81,8 @@ def serve(
     with logging_to_stderr(settings.log, model=_name_of(settings), for_programs=True, secret_variables=secrets):
         for warning in folder.warnings:
             logger.warning("%s", warning)
-        with asyncio.Runner(loop_factory=loop_factory(settings.server.loop)) as runner:
-            return runner.run(_serve(settings, folder, listener, launched, reread))
+        with notifying() as manager, asyncio.Runner(loop_factory=loop_factory(settings.server.loop)) as runner:
+            return runner.run(_serve(settings, folder, listener, launched, reread, manager))
 
 
 async def _serve(
@@ -89,6 +91,7 @@ async def _serve(
     listener: socket.socket,
     launched: Launched | None,
     reread: Callable[[], ModelFolder] | None,
+    manager: ServiceManager,
 ) -> Outcome:
     prefix = settings.server.url_prefix
     probes = probe_paths(prefix)
@@ -100,7 +103,9 @@ async def _serve(
     def give_up(failure: ModelLoadFailed | ConfigError | BackendFailed, *, stays_up: bool) -> None:
         nonlocal failed
         announce(failure_text(failure, stays_up=stays_up))
-        if not stays_up:
+        if stays_up:
+            manager.ready("the model or its backend does not load; every answer says why")
+        else:
             failed = True
             server.should_exit = True
 
@@ -146,7 +151,7 @@ async def _serve(
     state: ApiState = app.state.backline
     if state.extension is not None:
         _tell_extension(state.extension)
-    server = DrainingServer(config, state, guard, security)
+    server = DrainingServer(config, state, guard, security, manager)
     _calm_garbage_collector()
     # Signals are the server's before anybody is told of it: uvicorn takes them only when it runs, and a handler that
     # raises would be taken for uvicorn's SystemExit, which is its way of saying that the lifespan did not start.
@@ -244,8 +249,16 @@ class DrainingServer(uvicorn.Server):
 
     interrupted = False
 
-    def __init__(self, config: uvicorn.Config, state: ApiState, guard: Guard, security: Security | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        state: ApiState,
+        guard: Guard,
+        security: Security | None = None,
+        manager: ServiceManager | None = None,
+    ) -> None:
         super().__init__(config)
+        self._manager = manager or ServiceManager()
         self._state = state
         self._guard = guard
         self._security = security
@@ -258,6 +271,7 @@ class DrainingServer(uvicorn.Server):
         if state.leaving:
             return
         state.leaving = True
+        self._manager.stopping()
         # Who has never been ready has nobody in front who would have to notice.
         known = state.service is None or state.service.supervisor.was_ready
         delay = state.settings.server.drain_delay if known else 0
@@ -269,6 +283,9 @@ class DrainingServer(uvicorn.Server):
         self._guard.pass_over(self._connections.connections, asyncio.get_running_loop().time(), counter)
         if counter % 10 == 0 and self._security is not None:
             self._security.refresh()
+        self._manager.beat()
+        if not self._manager.told_ready and is_ready(self._state):
+            self._manager.ready("ready: requests are answered")
         if self._state.leaving and not self.should_exit:
             self._let_go()
             drained_for = time.monotonic() - self._drain_at

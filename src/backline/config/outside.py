@@ -70,3 +70,20 @@ def captures_chat_content(environ: Mapping[str, str] | None = None) -> bool:
     environ = os.environ if environ is None else environ
     wanted = environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").strip().lower()
     return wanted in ("true", "span_only", "span_and_event")
+
+
+def notify_socket(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the address at which a service manager listens (sd_notify(3)); abstract ones begin with a zero byte."""
+    address = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+    if address.startswith("@"):
+        return f"\0{address[1:]}"
+    return address if address.startswith("/") else None
+
+
+def watchdog_seconds(environ: Mapping[str, str] | None = None) -> float | None:
+    """Return how long the service manager waits for a sign of life of this process (sd_watchdog_enabled(3))."""
+    environ = os.environ if environ is None else environ
+    microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not (microseconds.isascii() and microseconds.isdigit()) or pid != str(os.getpid()):
+        return None
+    return int(microseconds) / 1_000_000 or None

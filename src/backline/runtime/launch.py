@@ -23,6 +23,7 @@ from backline_worker.channel import Kind
 
 # These would make the model's interpreter import from, or behave like, the server's environment.
 _OUR_SETTINGS = "BACKLINE_"  # among them what is secret, such as keys
+_NOT_THE_MODELS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")  # a model must not speak for the server
 _SERVER_ONLY_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 _PACKAGE = Path(backline_worker.__file__).parent
@@ -173,9 +174,8 @@ def _spawn(
 def _environment(math_threads: int | None, *, current: bool) -> dict[str, str]:
     # The one place where the process environment is handed on: what is no setting of ours is the model's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_SETTINGS)}
-    if not current:
-        for name in _SERVER_ONLY_VARIABLES:
-            environment.pop(name, None)
+    for name in _NOT_THE_MODELS if current else (*_NOT_THE_MODELS, *_SERVER_ONLY_VARIABLES):
+        environment.pop(name, None)
     if math_threads is not None:
         bound_threads(environment, math_threads)
     return environment
