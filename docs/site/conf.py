@@ -38,7 +38,7 @@ NAVIGATION = {
         "docs/reference/metrics",
         "docs/reference/*",
     ],
-    "Why it is so": ["docs/design/architecture", "docs/design/tracks", "docs/dependencies"],
+    "Why it is so": ["docs/design/architecture", "docs/design/tracks", "docs/design/releasing", "docs/dependencies"],
     "How fast it is": ["docs/benchmarks", "docs/benchmarks/*", "How it is measured </benchmarks/README>"],
     "The project": ["CHANGELOG", "SECURITY", "CONTRIBUTING"],
 }

@@ -71,11 +71,12 @@ class LazyGroup(SuggestingGroup):
 
 
 def version_text() -> str:
-    """Return our version, Python's, and those of the libraries that answers depend on."""
+    """Return our version, Python's, the track (docs/design/tracks.md), and the libraries that answers depend on."""
     import platform
     from importlib import metadata
 
     import backline
+    from backline.cli.track import track_of
 
     def version(package: str) -> str:
         try:
@@ -84,7 +85,10 @@ def version_text() -> str:
             return "not installed"
 
     libraries = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "pydantic", "uvicorn"))
-    return f"backline {backline.__version__} (Python {platform.python_version()}, {libraries})"
+    track = track_of(version("fastapi"), version("pydantic"))
+    # One distribution brings both packages, so that they have one version.
+    ours = f"backline and backline_worker {backline.__version__}"
+    return f"{ours} (Python {platform.python_version()}, {track}: {libraries})"
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

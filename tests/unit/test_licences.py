@@ -1,0 +1,69 @@
+"""The page of licences is that of what is installed, and nothing is there that nobody has looked at."""
+
+from __future__ import annotations
+
+import importlib.util
+from email.message import Message
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def licences() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("licences", ROOT / "scripts" / "licences.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_licence_is_on_the_list(licences: ModuleType) -> None:
+    refused = [row for row in licences.packages() if not licences.is_allowed(row[2])]
+    assert not refused, "look at the licence, and add it to scripts/licences.py if it can be lived with"
+
+
+def test_the_page_has_every_package_of_the_lock_with_its_licence(licences: ModuleType) -> None:
+    page = licences.PAGE.read_text()
+    lock = (ROOT / "requirements" / "server.txt").read_text().splitlines()
+    versions = dict(line.split(" ")[0].split("==") for line in lock if "==" in line and "win32" not in line)
+    for name, _, licence, extra in licences.packages():
+        assert f"| {name} | " in page, "run scripts/sbom"
+        assert f" | {licence} | {extra} |" in page
+        if not extra and name in versions:
+            assert f"| {name} | {versions[name]} | " in page, "run scripts/sbom"
+
+
+def test_extras_are_those_of_the_package(licences: ModuleType) -> None:
+    from importlib import metadata
+
+    assert set(metadata.distribution("backline").metadata.get_all("Provides-Extra") or ()) == set(licences.EXTRAS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "licence", "allowed"),
+    [
+        ({"License-Expression": "MIT OR Apache-2.0"}, "MIT OR Apache-2.0", True),
+        ({"License-Expression": "GPL-3.0-only OR MIT"}, "GPL-3.0-only OR MIT", True),
+        ({"License-Expression": "(MIT AND GPL-3.0-only)"}, "(MIT AND GPL-3.0-only)", False),
+        ({"Classifier": "License :: OSI Approved :: MIT License"}, "MIT", True),
+        ({"Classifier": "License :: OSI Approved :: GNU General Public License v3 (GPLv3)"},
+         "GNU General Public License v3 (GPLv3)", False),
+        ({"License": "BSD"}, "BSD-3-Clause", True),
+        ({"License": "all mine"}, "all mine", False),
+        ({}, "not said", False),
+    ],
+)  # fmt: skip
+def test_a_licence_is_read_and_judged(
+    licences: ModuleType, fields: dict[str, str], licence: str, allowed: bool
+) -> None:
+    message = Message()
+    for name, value in fields.items():
+        message[name] = value
+    read = licences.licence_of(SimpleNamespace(metadata=message))
+    assert read == licence
+    assert licences.is_allowed(read) is allowed
