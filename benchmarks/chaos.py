@@ -200,6 +200,10 @@ class Connection:
         self.begun = False
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
         self.writer.write(head.encode() + b"\r\n\r\n" + body)
+        return await self.read()
+
+    async def read(self) -> Answer:
+        """Read the next answer."""
         head_bytes = await self.reader.readuntil(b"\r\n\r\n")
         self.begun = True
         status = int(head_bytes.split(b" ", 2)[1])
@@ -346,6 +350,7 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                     keep_asking(server, tally, numbers, lambda: not done, request, judge, pause=options.pause)
                 )
             stopped: dict[int, set[int]] = {}  # with the requests that it may hold
+            struck: set[int] = set()  # until they are gone: none is counted twice
             poisons: set[asyncio.Task[None]] = set()
             told = 0
             while kills.total() < options.kills and time.monotonic() < deadline and is_running(server.process):
@@ -357,7 +362,9 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                     poison.add_done_callback(poisons.discard)
                     kills[kind] += 2 if kind != "oom" else 1  # workers that it costs
                 else:
-                    workers = [pid for pid in server.workers() if pid not in stopped]
+                    children = set(server.workers())
+                    struck &= children
+                    workers = sorted(children - struck)
                     if not workers:
                         await asyncio.sleep(0.01)
                         continue
@@ -365,6 +372,7 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, getattr(signal, kind))
                         kills[kind] += 1
+                        struck.add(pid)
                         if kind == "SIGSTOP":
                             stopped[pid] = hit
                 # No request is hit twice: it would be answered 500, as documented. One on a stopped worker waits until
@@ -388,12 +396,13 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
             done = True
         front_alive = is_running(server.process)
         stats = json.loads((await server.get("/stats/")).body) if front_alive else {}
+        page = (await server.get("/metrics")).body.decode() if front_alive else ""
     finally:
         code = server.stop()
     log = server.log_file.read_text(errors="replace")
     if not front_alive:
         say(f"the server has ended with {code}:\n{log[-3000:]}")
-    gone = collections.Counter(re.findall(r"is gone: (.*)", log))
+    ended = re.findall(r'^backline_worker_restarts_total\{.*?cause="(\w+)".*?\} (\d+)', page, re.MULTILINE)
     return {
         "proof": "kills",
         "kills": kills.total(),
@@ -413,7 +422,7 @@ async def run_kills(options: argparse.Namespace, work: Path) -> dict[str, Any]: 
         },
         "front": {"same_process": front_alive, "exit_code": code, "faults": log.count("fault in the server")},
         "stats": {name: stats.get(name) for name in ("restarts", "recycled", "queue")},
-        "deaths": dict(gone.most_common(12)),
+        "ended_as_the_server_counts": {cause: int(count) for cause, count in ended},
         "failed": bool(
             tally.wrong or tally.unanswered or poisoned.wrong or poisoned.unanswered or not front_alive or code
         ),

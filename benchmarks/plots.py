@@ -1,7 +1,8 @@
 """Draws the plots: ``python plots.py FOLDER < series.json``, run in the environment ``report``, which has matplotlib.
 
 Each plot is ``{"file": ..., "title": ..., "x": ..., "y": ..., "lines": {label: [[x, y], ...]}}``, both scales
-logarithmic; with ``"from_zero"`` that of y is not, and starts at zero. They stand on pages that are light or dark, so
+logarithmic; with ``"from_zero"`` that of y is not, and starts at zero; with ``"linear"`` neither is, and nothing marks
+the single points. They stand on pages that are light or dark, so
 they bring a light ground of their own.
 """
 
@@ -25,15 +26,17 @@ def draw(plot: dict[str, Any], folder: Path) -> None:
     """Write one plot as SVG."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     figure.patch.set_facecolor("white")
+    linear = plot.get("linear")
     for (label, points), (colour, mark) in zip(plot["lines"].items(), _STYLES, strict=False):
-        axes.plot(*zip(*points, strict=True), marker=mark, color=colour, label=label, linewidth=1.8, markersize=5)
-    axes.set_xscale("log", base=plot.get("base", 10))
-    if plot.get("from_zero"):
+        marker = "" if linear else mark
+        axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=label, linewidth=1.8, markersize=5)
+    if linear or plot.get("from_zero"):
         axes.set_ylim(bottom=0)
     else:
         axes.set_yscale("log")
-    ticks = sorted({x for points in plot["lines"].values() for x, _ in points})
-    axes.set_xticks(ticks)
+    if not linear:
+        axes.set_xscale("log", base=plot.get("base", 10))
+        axes.set_xticks(sorted({x for points in plot["lines"].values() for x, _ in points}))
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_major_formatter(plain)
     axes.xaxis.set_minor_formatter(NullFormatter())
