@@ -104,7 +104,7 @@ def decode_header(text: Buffer) -> Dict[str, Any]:
     """Return the header object; raises ``ProtocolError`` when it is not a JSON object."""
     try:
         header = json.loads(bytes(text))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ProtocolError("frame header is not JSON: {}".format(exc)) from exc
     if not isinstance(header, dict):
         raise ProtocolError("frame header is not an object")

@@ -86,22 +86,25 @@ class Journal:
         for line in content.split(b"\n")[:-1]:
             try:
                 records.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
             whole += len(line) + 1
         if not records:
             return False  # cut short before it began
         if not isinstance(records[0], dict) or records[0].get("journal") != _VERSION:
             raise ConfigError(f"{self.path} is no journal of this version; remove it to start anew")
-        self._check(records[0]["identity"])
+        try:
+            self._check(records[0]["identity"])
+            self._take_state(records[0])
+            for record in records[1:]:
+                if record.get("complete"):
+                    self.complete = True
+                    break
+                self._take_state(record)
+                self.done.append(_done(record))
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ConfigError(f"{self.path} is damaged; remove it, or score without --resume, to start anew") from exc
         self._file.truncate(whole)
-        self._take_state(records[0])
-        for record in records[1:]:
-            if record.get("complete"):
-                self.complete = True
-                break
-            self._take_state(record)
-            self.done.append(Done(**{name: record[name] for name in Done.__slots__}))
         return True
 
     def start(self, state: State) -> None:
@@ -154,6 +157,13 @@ class Journal:
                     f"--resume: {_SAYS.get(name, name)} since the run that {self.path} is of; without --resume all is "
                     "scored anew"
                 )
+
+
+def _done(record: dict[str, Any]) -> Done:
+    values = {name: record[name] for name in Done.__slots__}
+    if not all(type(value) is int for value in values.values()):
+        raise TypeError("not a number")
+    return Done(**values)
 
 
 _SAYS = {

@@ -73,7 +73,7 @@ def _read_lines(path: Path, defaults: Defaults) -> Iterator[Call]:
             where = f"{path}, line {number}"
             try:
                 record = json.loads(line)
-            except ValueError as exc:
+            except (ValueError, RecursionError) as exc:
                 raise ConfigError(f"{where}: is no JSON: {exc}") from exc
             if defaults.lines_are_bodies:
                 yield Call(request=_json_request(defaults.path, line.strip().encode()))
@@ -186,7 +186,7 @@ def _read_har(path: Path, defaults: Defaults) -> Iterator[Call]:
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = document["log"]["entries"]
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ConfigError(f"{path}: is no JSON: {exc}") from exc
     except (KeyError, TypeError) as exc:
         raise ConfigError(f"{path}: is no HAR: there are no log.entries") from exc

@@ -202,33 +202,48 @@ class Store:
             (run, found.call, found.round, found.verdict, json.dumps(found.detail)),
         )
 
-    # Reading
+    # Reading; raises ``ConfigError`` where the file is damaged
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, zlib.error, ValueError, TypeError, RecursionError) as exc:
+            raise ConfigError(f"{self.path}: is damaged, and cannot be read: {exc}") from exc
 
     def runs(self) -> list[Run]:
         """Return all runs, the oldest first."""
-        rows = self._db.execute("SELECT id, kind, at, ended, settings FROM runs ORDER BY id")
-        return [
-            Run(id=number, kind=kind, at=at, ended=ended, settings=json.loads(settings))
-            for number, kind, at, ended, settings in rows
-        ]
+        with self._reading():
+            rows = self._db.execute("SELECT id, kind, at, ended, settings FROM runs ORDER BY id")
+            return [
+                Run(id=number, kind=kind, at=at, ended=ended, settings=json.loads(settings))
+                for number, kind, at, ended, settings in rows
+            ]
 
     def call_ids(self) -> list[int]:
         """Return the numbers of all calls, in the order in which they were made."""
-        return [number for (number,) in self._db.execute("SELECT id FROM calls ORDER BY id")]
+        with self._reading():
+            return [number for (number,) in self._db.execute("SELECT id FROM calls ORDER BY id")]
 
     def count_calls(self) -> int:
         """Return how many calls there are."""
-        (count,) = self._db.execute("SELECT count(*) FROM calls").fetchone()
-        return int(count)
+        with self._reading():
+            (count,) = self._db.execute("SELECT count(*) FROM calls").fetchone()
+            return int(count)
 
     def call(self, number: int) -> Call | None:
         """Return a call with its recorded answer, or ``None``."""
-        row = self._db.execute("SELECT at, method, target, headers, body FROM calls WHERE id = ?", (number,)).fetchone()
-        if row is None:
-            return None
-        at, method, target, headers, body = row
-        request = Request(method=method, target=target, headers=_load(headers), body=self._content(body))
-        return Call(request=request, answer=self.answer(number, side="recorded"), at=at)
+        with self._reading():
+            row = self._db.execute(
+                "SELECT at, method, target, headers, body FROM calls WHERE id = ?", (number,)
+            ).fetchone()
+            if row is None:
+                return None
+            at, method, target, headers, body = row
+            if not isinstance(method, str) or not isinstance(target, str):
+                raise TypeError("a request without method or path")
+            request = Request(method=method, target=target, headers=_load(headers), body=self._content(body))
+            return Call(request=request, answer=self.answer(number, side="recorded"), at=at)
 
     def calls(self) -> Iterator[StoredCall]:
         """Yield every call, one in memory at a time."""
@@ -243,57 +258,64 @@ class Store:
 
     def answers(self, call: int, *, side: Side, run: int | None = None, round_: int = 0) -> list[Answer]:
         """Return all that a side answered: several where it was asked again."""
-        rows = self._db.execute(
-            "SELECT status, headers, body, seconds, error FROM answers "
-            "WHERE call = ? AND run IS ? AND round = ? AND side = ? ORDER BY rowid",
-            (call, run, round_, side),
-        ).fetchall()
-        return [
-            Answer(status=status, headers=_load(headers), body=self._content(body), seconds=seconds, error=error)
-            for status, headers, body, seconds, error in rows
-        ]
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT status, headers, body, seconds, error FROM answers "
+                "WHERE call = ? AND run IS ? AND round = ? AND side = ? ORDER BY rowid",
+                (call, run, round_, side),
+            ).fetchall()
+            return [
+                Answer(status=status, headers=_load(headers), body=self._content(body), seconds=seconds, error=error)
+                for status, headers, body, seconds, error in rows
+            ]
 
     def statuses(self, run: int) -> list[tuple[int, int, int]]:
         """Return how often which status of the reference met which of the candidate, the most frequent first."""
-        rows = self._db.execute(
-            "SELECT r.status, c.status, count(*) FROM answers r JOIN answers c USING (run, call, round) "
-            "WHERE r.run = ? AND r.side = 'reference' AND c.side = 'candidate' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2",
-            (run,),
-        )
-        return [(reference, candidate, count) for reference, candidate, count in rows]
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT r.status, c.status, count(*) FROM answers r JOIN answers c USING (run, call, round) "
+                "WHERE r.run = ? AND r.side = 'reference' AND c.side = 'candidate' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2",
+                (run,),
+            )
+            return [(reference, candidate, count) for reference, candidate, count in rows]
 
     def seconds(self, run: int, side: Side) -> list[float]:
         """Return how long a side's complete answers took, sorted."""
-        rows = self._db.execute(
-            "SELECT seconds FROM answers WHERE run = ? AND side = ? AND error IS NULL AND seconds IS NOT NULL "
-            "ORDER BY seconds",
-            (run, side),
-        )
-        return [seconds for (seconds,) in rows]
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT seconds FROM answers WHERE run = ? AND side = ? AND error IS NULL AND seconds IS NOT NULL "
+                "ORDER BY seconds",
+                (run, side),
+            )
+            return [seconds for (seconds,) in rows]
 
     def candidate_times(self, run: int) -> list[tuple[int, int, float | None]]:
         """Return call, round and seconds of all that the candidate answered in a run."""
-        rows = self._db.execute(
-            "SELECT call, round, seconds FROM answers WHERE run = ? AND side = 'candidate' ORDER BY call, round", (run,)
-        )
-        return [(call, round_, seconds) for call, round_, seconds in rows]
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT call, round, seconds FROM answers WHERE run = ? AND side = 'candidate' ORDER BY call, round",
+                (run,),
+            )
+            return [(call, round_, seconds) for call, round_, seconds in rows]
 
     def verdicts(self, run: int) -> Iterator[StoredVerdict]:
         """Yield what a run found, call by call."""
-        rows = self._db.execute(
-            "SELECT call, round, verdict, detail FROM verdicts WHERE run = ? ORDER BY call, round", (run,)
-        )
-        for call, round_, verdict, detail in rows:
-            yield StoredVerdict(call=call, round=round_, verdict=verdict, detail=json.loads(detail))
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT call, round, verdict, detail FROM verdicts WHERE run = ? ORDER BY call, round", (run,)
+            )
+            for call, round_, verdict, detail in rows:
+                yield StoredVerdict(call=call, round=round_, verdict=verdict, detail=json.loads(detail))
 
     def overview(self) -> Iterator[tuple[int, float, str, str, int, int | None, int | None, float | None, str | None]]:
         """Yield for each call: number, time, method, target, body's size, status, answer's size, seconds, error."""
-        yield from self._db.execute(
-            "SELECT c.id, c.at, c.method, c.target, b.size, a.status, ab.size, a.seconds, a.error FROM calls c "
-            "JOIN bodies b ON b.id = c.body "
-            "LEFT JOIN answers a ON a.call = c.id AND a.run IS NULL AND a.side = 'recorded' "
-            "LEFT JOIN bodies ab ON ab.id = a.body ORDER BY c.id"
-        )
+        with self._reading():
+            yield from self._db.execute(
+                "SELECT c.id, c.at, c.method, c.target, b.size, a.status, ab.size, a.seconds, a.error FROM calls c "
+                "JOIN bodies b ON b.id = c.body "
+                "LEFT JOIN answers a ON a.call = c.id AND a.run IS NULL AND a.side = 'recorded' "
+                "LEFT JOIN bodies ab ON ab.id = a.body ORDER BY c.id"
+            )
 
     # Inside
 
@@ -370,7 +392,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError as exc:  # a directory, a read-only place
         connection.close()
         raise ConfigError(f"{path}: cannot be opened: {exc}") from exc
-    except sqlite3.DatabaseError as exc:
+    except (sqlite3.DatabaseError, ValueError) as exc:  # ValueError: a message that cannot be decoded
         connection.close()
         raise ConfigError(f"{path}: is no file of recorded calls, or a damaged one: {exc}") from exc
     return connection

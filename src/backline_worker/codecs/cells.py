@@ -109,11 +109,7 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
         return float(value)
     if isinstance(value, (datetime.date, datetime.time)):
-        try:
-            text = value.isoformat()
-        except ValueError:
-            return None  # pandas' NaT
-        return None if text == "NaT" else text
+        return _time_text(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
     if type(value).__name__ in ("NAType", "NaTType"):
@@ -122,6 +118,16 @@ def plain_value(value: Any) -> Any:
         inner = value.tolist()
         return str(value) if type(inner) is type(value) else plain_value(inner)
     return str(value)
+
+
+def _time_text(value: Any) -> Optional[str]:
+    try:
+        text = value.isoformat()
+    except ValueError:
+        return None  # pandas' NaT
+    except NotImplementedError:  # pandas', for years before 1 and after 9999
+        text = "{}{}".format(value.to_numpy(), "" if value.tzinfo is None else "+00:00")
+    return None if text == "NaT" else text
 
 
 def is_finite(value: float) -> bool:

@@ -62,6 +62,32 @@ def test_a_changed_model_is_refused(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.parametrize(
+    ("sound", "damaged"),
+    [
+        (b'"identity"', b'"identitx"'),
+        (b'"output_end": 10', b'"output_end": "x"'),
+        (b'"rows"', b'"rwos"'),
+        (b'{"index": 1', b'[{"index": 1'),
+    ],
+)
+def test_a_damaged_journal_is_told_by_name_or_counts_up_to_the_damage(
+    tmp_path: Path, sound: bytes, damaged: bytes
+) -> None:
+    path = written(tmp_path / "journal")
+    content = path.read_bytes()
+    assert sound in content
+    path.write_bytes(content.replace(sound, damaged, 1))
+    journal = Journal(path, IDENTITY)
+    if damaged.startswith(b"["):
+        assert journal.load()
+        assert journal.done == [done(0)]
+    else:
+        with pytest.raises(ConfigError, match="journal is damaged"):
+            journal.load()
+    journal.close()
+
+
 def test_two_runs_cannot_write_to_one_output(tmp_path: Path) -> None:
     first = Journal(tmp_path / "journal", IDENTITY)
     with pytest.raises(JournalLocked):

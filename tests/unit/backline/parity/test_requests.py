@@ -103,11 +103,13 @@ def test_a_store_is_a_file_of_requests_too(tmp_path: Path) -> None:
         ("r.jsonl", '{"body_base64": "%"}', r"no base64"),
         ("r.jsonl", '{"headers": {"a b": "c"}}', r"'a b'"),
         ("r.jsonl", '{"headers": {"a": "c\\nd"}}', r"the header 'a'"),
+        ("r.jsonl", "[" * 100_000, r"line 1: is no JSON"),
         ("r.jsonl", "", "holds no request"),
         ("r.csv", "a,b\n", "holds no request"),
         ("r.csv", b"a\n\xff\n", "not UTF-8"),
         ("r.har", "{}", "no log.entries"),
         ("r.har", '{"log": {"entries": [{}]}}', "entry 0"),
+        ("r.har", '{"log":' * 100_000, "is no JSON"),
         ("r.txt", "x", "--format"),
     ],
 )

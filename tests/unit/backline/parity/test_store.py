@@ -107,6 +107,35 @@ def test_a_file_that_is_no_store_is_refused_by_name(tmp_path: Path, content: byt
         Store.open(path)
 
 
+@pytest.mark.parametrize("column", ["headers", "body", "target"])
+def test_a_damaged_store_is_told_by_name(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "calls.sqlite"
+    with Store.create(path) as store:
+        store.add_call(call())
+        store.commit()
+    with sqlite3.connect(path) as database:
+        if column == "body":
+            database.execute("UPDATE bodies SET packed = 1, content = x'789c00'")
+        else:
+            database.execute(f"UPDATE calls SET {column} = CAST(x'ff' AS TEXT)")
+    database.close()
+    with Store.open(path) as store, pytest.raises(ConfigError, match=r"calls\.sqlite: is damaged"):
+        list(store.calls())
+
+
+def test_pages_that_are_overwritten_are_told_by_the_files_name(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    with Store.create(path) as store:
+        for number in range(50):
+            store.add_call(call(number, os.urandom(500)))
+        store.commit()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa7" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"calls\.sqlite: is "), Store.open(path) as store:
+        list(store.calls())
+
+
 def test_another_sqlite_file_and_another_version_are_refused_and_left_alone(tmp_path: Path) -> None:
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as db:

@@ -229,6 +229,16 @@ def test_values_of_any_kind_do_not_stop_the_answer() -> None:
     assert answer["predictions"][6:] == [None, None, {"1": 2}]
 
 
+def test_years_that_python_has_no_dates_for_are_written_too() -> None:
+    far = np.array(["-144169-01-01T00:00:00", "20000-01-01T00:00:00"], dtype="datetime64[s]")
+    column = pd.Series(far)
+    if str(column.dtype) != "datetime64[s]":
+        pytest.skip("pandas before 2 keeps times in nanoseconds only")
+    for values, zone in ((column, ""), (column.dt.tz_localize("UTC"), "+00:00")):
+        answer = json.loads(encode_predictions(predictions("vectordatabase", {"x": values}, 2), JSON))
+        assert answer["predictions"] == [f"{text}{zone}" for text in far.astype(str)]
+
+
 @given(st.lists(st.floats(), max_size=30), st.sampled_from(["float64", "float32"]))
 def test_floats_read_back_as_the_same_floats(values: Any, dtype: str) -> None:
     with np.errstate(over="ignore"):
