@@ -29,7 +29,7 @@ from tests.pages import ROOT, Block
 from tests.serving import running_server, tiny_backend_running
 from tests.shown import assert_alike, assert_part, is_alike, is_within, json_of
 
-_BLOCK_TIMEOUT = 90.0  # seconds
+_BLOCK_TIMEOUT = 180.0  # seconds
 _LOG_TIMEOUT = 10.0  # seconds until a line that is waited for is in the log
 _PORT = re.compile(r"(?:127\.0\.0\.1|localhost):(\d{4,5})\b")
 _SERVER_PORT, _BACKEND_PORT = "8080", "8000"
