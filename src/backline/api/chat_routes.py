@@ -14,7 +14,7 @@ from backline.api.error_table import render_error
 from backline.api.lookout import OpenRequest
 from backline.api.model_routes import ModelEndpoint, reply_headers
 from backline.api.observed import note_error, observation_of
-from backline.api.one_write import corkable
+from backline.api.one_write import corkable, sender_at_once
 from backline.errors import BacklineError, ServerDraining
 from backline.observe.observer import CLIENT_LEFT
 from backline.observe.usage import TAIL_BYTES, find_usage
@@ -128,6 +128,8 @@ class _Events:
         self._endpoint = endpoint
         self._state = endpoint.state
         self._observer = observer
+        self._send_at_once = sender_at_once(send)
+        self._before = b""  # the last event that has gone out, or more
 
     async def pass_on(self, open_request: OpenRequest) -> bytes:
         """Send head, events and end, and return the last event or more.
@@ -146,13 +148,14 @@ class _Events:
             (b"x-request-id", self._request_id.encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        before = last = b""
+        if self._send_at_once is not None:
+            stream.offer_to(self._take)
+        last = b""
         try:
             while not stream.ended:
                 last = await stream.read()
                 if last:
-                    before = last
-                    self._observer.piece_sent()
+                    self._note(last)
                 if not stream.ended:
                     await send({"type": "http.response.body", "body": last or _KEEP_ALIVE, "more_body": True})
                     last = b""
@@ -172,7 +175,19 @@ class _Events:
             # The server's own doing, at the end of the drain time; this is the end of the task, too.
             end = self._error_event(ServerDraining("the server stopped before the stream was over", retry_after=1))
         await send({"type": "http.response.body", "body": last + end})
-        return (before + last)[-TAIL_BYTES:]
+        return (self._before + last)[-TAIL_BYTES:]
+
+    def _take(self, event: bytes) -> bool:
+        """Send an event without the task; see ``ChatStream.offer_to``."""
+        assert self._send_at_once is not None
+        if not self._send_at_once({"type": "http.response.body", "body": event, "more_body": True}):
+            return False
+        self._note(event)
+        return True
+
+    def _note(self, event: bytes) -> None:
+        self._before = event
+        self._observer.piece_sent()
 
     def _error_event(self, exc: BacklineError) -> bytes:
         note_error(self._scope, exc)

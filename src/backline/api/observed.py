@@ -143,6 +143,11 @@ class Observation:
         return getattr(self._cycle, "transport", None)
 
     @property
+    def flow(self) -> Any:
+        """Whether the client keeps up, as the server has noted it."""
+        return getattr(self._cycle, "flow", None)
+
+    @property
     def default_headers(self) -> Any:
         """The headers that the server adds to each answer."""
         return self._cycle.default_headers

@@ -7,10 +7,13 @@ that a small answer costs. Here the transport can be told to hold back what is w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Send
 
 
 class CorkableTransport:
@@ -70,6 +73,32 @@ def corkable(send: Callable[..., Any]) -> CorkableTransport | None:
     # such an object.
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     return transport if type(transport) is CorkableTransport else None
+
+
+def sender_at_once(send: Send) -> Callable[[Message], bool] | None:
+    """Return a function that sends without a task, or ``None`` where a middleware is in between.
+
+    It returns ``False``, with nothing sent, where the client does not keep up, so that a task has to wait for it; and
+    where sending fails, so that the error comes up in that task, which tries again.
+    """
+    flow = getattr(getattr(send, "__self__", None), "flow", None)
+    if flow is None or corkable(send) is None:
+        return None
+
+    def send_at_once(message: Message) -> bool:
+        if flow.write_paused:
+            return False
+        # uvicorn's send waits for nothing but that, so a single step runs it to its end.
+        sending = cast("Coroutine[None, None, None]", send(message))
+        try:
+            sending.send(None)
+        except StopIteration:
+            return True
+        except Exception:  # noqa: BLE001 - see above
+            return False
+        raise AssertionError("uvicorn's send has waited")
+
+    return send_at_once
 
 
 def leave_date_to_us(send: Callable[..., Any]) -> bool:

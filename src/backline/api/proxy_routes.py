@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backline.api.endpoint import Endpoint, Headers
 from backline.api.error_table import render_error
 from backline.api.observed import note_error, observation_of
-from backline.api.one_write import corkable, leave_date_to_us
+from backline.api.one_write import corkable, leave_date_to_us, sender_at_once
 from backline.errors import BackendBroken, BackendDown, BackendError, BacklineError, BadRequest, ServerDraining
 from backline.observe.access_log import log_passed_on
 from backline.observe.observer import CLIENT_LEFT, SILENT_STREAM
@@ -174,7 +174,7 @@ class DirectAccess(Endpoint):
         route = self.route(scope)
         stream = self.observer.stream_opened(route, begun) if content_type in _STREAMS else SILENT_STREAM
         try:
-            tail = await _pass_body(answer, send, exchange, stream)
+            tail = await _Body(answer, send, exchange, stream).pass_on()
         finally:
             stream.closed()
         if content_type in _TELL_TOKENS and status < 300:
@@ -290,23 +290,50 @@ async def _pieces(first: bytes, receive: Receive, exchange: Exchange) -> AsyncIt
         piece, more = await _receive_body(receive, exchange)
 
 
-async def _pass_body(answer: BackendResponse, send: Send, exchange: Exchange, stream: StreamObserver) -> bytes:
-    """Pass the body on and return its end."""
-    before = piece = b""
-    more = not answer.at_end
-    while more:
-        exchange.moved += 1
-        before, piece = piece, await answer.read()
+class _Body:
+    """The body of an answer on its way to the client."""
+
+    def __init__(self, answer: BackendResponse, send: Send, exchange: Exchange, stream: StreamObserver) -> None:
+        self._answer = answer
+        self._send = send
+        self._send_at_once = sender_at_once(send)
+        self._exchange = exchange
+        self._stream = stream
+        self._before = self._last = b""  # the pieces that the body ends with, up to now
+
+    async def pass_on(self) -> bytes:
+        """Pass the body on and return its end."""
+        answer, send = self._answer, self._send
+        if self._send_at_once is not None:
+            answer.offer_to(self._take)
         more = not answer.at_end
-        if piece or not more:
+        while more:
+            self._exchange.moved += 1
+            piece = await answer.read()
+            more = not answer.at_end
             if piece:
-                stream.piece_sent()
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+                self._note(piece)
+            if piece or not more:
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
             if not more:
                 break
-    else:
-        await send({"type": "http.response.body", "body": b""})
-    return (before + piece if len(piece) < TAIL_BYTES else piece)[-TAIL_BYTES:]
+        else:
+            await send({"type": "http.response.body", "body": b""})
+        last = self._last
+        return (self._before + last if len(last) < TAIL_BYTES else last)[-TAIL_BYTES:]
+
+    def _take(self, piece: bytes) -> bool:
+        """Pass a piece on without the task; see ``BackendResponse.offer_to``."""
+        assert self._send_at_once is not None
+        self._exchange.moved += 1
+        if not self._send_at_once({"type": "http.response.body", "body": piece, "more_body": True}):
+            return False
+        self._note(piece)
+        return True
+
+    def _note(self, piece: bytes) -> None:
+        self._before, self._last = self._last, piece
+        self._stream.piece_sent()
 
 
 def _content_type(headers: Headers) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -116,6 +117,9 @@ class _Response:
             return await self._content.readany()
         except aiohttp.ClientError as exc:
             raise _broken(exc, self._url, "in the middle of its answer") from exc
+
+    def offer_to(self, take: Callable[[bytes], bool]) -> None:
+        """See ``BackendResponse``: the library wakes the task by itself."""
 
     async def aclose(self) -> None:
         if not self._response.closed:

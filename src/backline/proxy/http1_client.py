@@ -153,6 +153,7 @@ class _Connection(asyncio.Protocol):
         self._ends_with_connection = True
         self._complete = False
         self._keep_alive = False
+        self._take: Callable[[bytes], bool] | None = None
 
     # What the client does
 
@@ -189,8 +190,7 @@ class _Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._wait()
-        pieces = self._pieces
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        piece = self._join_pieces()
         self._pieces = []
         self._buffered = 0
         self.at_end = self._complete
@@ -200,8 +200,13 @@ class _Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         return piece
 
+    def offer_to(self, take: Callable[[bytes], bool]) -> None:
+        """See ``BackendResponse``."""
+        self._take = take
+
     async def aclose(self) -> None:
         """See ``BackendResponse``."""
+        self._take = None
         if self._complete and self._keep_alive and self._upload is None and not self._closed:
             self._pieces = []
             self._idle_since = self._loop.time()
@@ -295,6 +300,8 @@ class _Connection(asyncio.Protocol):
             self._fail(BackendBroken(f"the backend {self._url} switched protocols without being asked"))
         if self._buffered != buffered:
             self._head_bytes = 0
+            if self._take_at_once():
+                return
             if self._buffered > _MAX_BUFFERED_BYTES and self._reading and not self._complete:
                 self._reading = False
                 assert self._transport is not None
@@ -304,6 +311,20 @@ class _Connection(asyncio.Protocol):
                 BackendBroken(f"the backend {self._url} sent headers of more than {MAX_ANSWER_HEAD_BYTES} bytes")
             )
         self._wake()
+
+    def _take_at_once(self) -> bool:
+        """Whether what is here of the body has been taken, so that the reader need not be woken."""
+        if self._take is None or self._waiter is None or self._complete or self._error is not None:
+            return False
+        if not self._take(self._join_pieces()):
+            return False
+        self._pieces = []
+        self._buffered = 0
+        return True
+
+    def _join_pieces(self) -> bytes:
+        pieces = self._pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def eof_received(self) -> bool:
         """See asyncio."""

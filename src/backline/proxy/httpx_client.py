@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from backline.errors import BackendBroken, BackendDown, BackendTooSlow
@@ -106,6 +106,9 @@ class _Response:
             ) from exc
         self.at_end = True
         return b""
+
+    def offer_to(self, take: Callable[[bytes], bool]) -> None:
+        """See ``BackendResponse``: the library wakes the task by itself."""
 
     async def aclose(self) -> None:
         await self._iterator.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import urllib.parse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -89,6 +89,13 @@ class BackendResponse(Protocol):
         """Return everything that has arrived, or wait for the next bytes; ``b""`` only at the end.
 
         Raises ``BackendBroken`` when the connection ends before the body does.
+        """
+
+    def offer_to(self, take: Callable[[bytes], bool]) -> None:
+        """From now on offer what comes while ``read`` waits to ``take`` first, which saves waking a task for it.
+
+        ``take`` returns whether it has taken it; what it has not, and what the answer ends with, is for ``read``. It
+        raises nothing. A client that cannot do this does nothing.
         """
 
     async def aclose(self) -> None:

@@ -12,6 +12,7 @@ A chat is never asked twice once a worker has begun with it, as it may have cost
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import time
 from collections.abc import Callable
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("backline.runtime")
 
 _MAX_LOSSES = 5  # workers that may die with a chat before they begin with it
+_DELIVERED_AT_ONCE = 2  # streams in one turn of the event loop
 _LOOK_AGAIN = 1.0  # seconds until a worker that could not be killed is looked at again
 
 
 class ChatStream:
     """The pieces of one streamed answer, between the worker and the client. One task reads, by ``read``."""
 
-    __slots__ = ("_error", "_grant", "_loop", "_pieces", "_quiet", "_read", "_waiter", "content_type", "ended")
+    __slots__ = ("_error", "_grant", "_loop", "_pieces", "_quiet", "_read", "_take", "_waiter", "content_type", "ended")
 
     def __init__(self, content_type: str, grant: Callable[[int], None], loop: asyncio.AbstractEventLoop) -> None:
         """``grant`` tells the worker how many more bytes have been taken."""
@@ -51,15 +53,21 @@ class ChatStream:
         self._read = 0  # bytes that were read since the worker was told
         self._error: Exception | None = None
         self._waiter: asyncio.Future[bool] | None = None
+        self._take: Callable[[bytes], bool] | None = None
+
+    def offer_to(self, take: Callable[[bytes], bool]) -> None:
+        """From now on offer what comes while ``read`` waits to ``take`` first, which saves waking a task for it.
+
+        ``take`` returns whether it has taken it; what it has not is for ``read``. It raises nothing.
+        """
+        self._take = take
 
     async def read(self) -> bytes:
         """Return all that has come since the last time, or wait for it; ``b""`` at the end, or after a silence.
 
         Where ``ended`` is true there is no more than ``rest``; ``check`` then tells whether it was all.
         """
-        if self._read >= STREAM_WINDOW // 2 and not self.ended:
-            self._grant(self._read)
-            self._read = 0
+        self._tell_taken()
         if not self._pieces and not self.ended:
             self._waiter = self._loop.create_future()
             try:
@@ -72,7 +80,7 @@ class ChatStream:
 
     def rest(self) -> bytes:
         """Return what has come since the last time, without waiting."""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        data = self._joined()
         self._pieces.clear()
         return data
 
@@ -88,10 +96,26 @@ class ChatStream:
         self._quiet = True
 
     def feed(self, data: bytes) -> None:
-        """Take a piece; from the worker."""
+        """Take a piece; from the worker. It goes on when it is read, or with ``deliver``."""
         self._quiet = False
         if not self.ended and data:
             self._pieces.append(data)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be read or delivered."""
+        return not self._pieces
+
+    def deliver(self) -> None:
+        """Offer what has been fed, or wake who reads."""
+        if not self._pieces:
+            return
+        data = self._joined()
+        if self._take is not None and self._waiter is not None and self._take(data):
+            self._pieces.clear()
+            self._read += len(data)
+            self._tell_taken()
+        else:
             self._wake()
 
     def end(self, error: Exception | None = None) -> None:
@@ -99,7 +123,16 @@ class ChatStream:
         if not self.ended:
             self.ended = True
             self._error = error
+            self._take = None
             self._wake()
+
+    def _joined(self) -> bytes:
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def _tell_taken(self) -> None:
+        if self._read >= STREAM_WINDOW // 2 and not self.ended:
+            self._grant(self._read)
+            self._read = 0
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -147,6 +180,8 @@ class Chats:
         self._workers: list[Worker] = []
         self._deadlines = Deadlines[Call](self._loop, self._deadline_passed)
         self._streams: set[ChatStream] = set()
+        self._fed: collections.deque[ChatStream] = collections.deque()  # those with something to deliver
+        self._delivery: asyncio.Handle | None = None  # of those that had to wait for their turn
         self._ticker: asyncio.TimerHandle | None = None
 
     @property
@@ -235,6 +270,28 @@ class Chats:
         if self._ticker is None and self._keep_alive:
             self._ticker = self._loop.call_later(self._keep_alive / 2, self._tick)
         self._resolve(call, stream)
+
+    def piece_came(self, stream: ChatStream, data: bytes) -> None:
+        """A worker has sent a piece; ``deliver`` is called when all that came with it has been looked at."""
+        if stream.is_empty:
+            self._fed.append(stream)
+        stream.feed(data)
+
+    def deliver(self) -> None:
+        """Hand on what the streams have been fed, of a few at a time.
+
+        The pieces of many streams may come together. Between them the loop turns, so that a probe or a prediction that
+        comes meanwhile waits for a few of them and not for all.
+        """
+        if self._delivery is None and self._fed:
+            self._deliver_some()
+
+    def _deliver_some(self) -> None:
+        self._delivery = None
+        for _ in range(min(_DELIVERED_AT_ONCE, len(self._fed))):
+            self._fed.popleft().deliver()
+        if self._fed:
+            self._delivery = self._loop.call_soon(self._deliver_some)
 
     def finished(self, worker: Worker, call: Call, result: Reply | WorkerReported | None) -> None:
         """A chat is over; ``None``: its stream has ended."""

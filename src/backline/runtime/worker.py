@@ -428,6 +428,8 @@ class Worker(asyncio.Protocol):
         try:
             for frame in self._decoder.feed(data):
                 self._handle(frame)
+            if self.chats:
+                self._owner.chats.deliver()
         except channel.ProtocolError as exc:
             self.kill(f"it broke the channel: {exc}", cause="channel")
         except Exception as exc:
@@ -482,7 +484,7 @@ class Worker(asyncio.Protocol):
         match frame.kind:
             case Kind.CHUNK if call.stream is not None or call.state is CallState.ABANDONED:
                 if call.stream is not None:
-                    call.stream.feed(bytes(frame.payload))
+                    self._owner.chats.piece_came(call.stream, bytes(frame.payload))
             case Kind.STREAM if call.stream is None:
                 grant = functools.partial(self._grant, call.id)
                 stream = ChatStream(frame.header["content_type"], grant, call.future.get_loop())

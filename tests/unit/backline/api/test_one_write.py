@@ -6,9 +6,10 @@ import asyncio
 from typing import Any, cast
 
 from starlette.types import Message
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from backline.api.endpoint import respond
-from backline.api.one_write import CorkableTransport, corkable
+from backline.api.one_write import CorkableTransport, corkable, sender_at_once
 
 
 class Recorder:
@@ -36,6 +37,7 @@ class Cycle:
     def __init__(self, transport: CorkableTransport, *, keep_alive: bool = True) -> None:
         self.transport = transport
         self.keep_alive = keep_alive
+        self.flow = FlowControl(cast("asyncio.Transport", transport))
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -97,6 +99,42 @@ def test_a_middleware_that_wraps_send_sees_both_messages() -> None:
     asyncio.run(respond(send, 200, [], b"body", "id"))
     assert seen == ["http.response.start", "http.response.body"]
     assert recorder.done == [b"head ", b"body"]
+
+
+def test_a_piece_is_sent_without_a_task_unless_its_client_does_not_keep_up() -> None:
+    transport, recorder = corkable_transport()
+    cycle = Cycle(transport)
+    send_at_once = sender_at_once(cycle.send)
+    assert send_at_once is not None
+    piece = {"type": "http.response.body", "body": b"piece", "more_body": True}
+    assert send_at_once(piece)
+    cycle.flow.pause_writing()
+    assert not send_at_once(piece)
+    cycle.flow.resume_writing()
+    assert send_at_once(piece)
+    assert recorder.done == [b"piece", b"piece"]
+
+
+def test_a_failing_send_is_left_to_the_task() -> None:
+    transport, recorder = corkable_transport()
+
+    class Failing(Cycle):
+        async def send(self, message: Message) -> None:
+            raise ConnectionError
+
+    send_at_once = sender_at_once(Failing(transport).send)
+    assert send_at_once is not None
+    assert not send_at_once({"type": "http.response.body", "body": b"piece"})
+    assert recorder.done == []
+
+
+def test_past_a_middleware_nothing_is_sent_at_once() -> None:
+    cycle = Cycle(corkable_transport()[0])
+
+    async def send(message: Message) -> None:
+        await cycle.send(message)
+
+    assert sender_at_once(send) is None
 
 
 def test_whatever_else_is_asked_of_it_the_transport_itself_answers() -> None:
