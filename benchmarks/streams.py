@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT = 60.0
+WHEN = ("without", "beside", "with")
 SETTLE = 1.0  # seconds of every phase that are not counted
 EVENT = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
@@ -72,8 +73,9 @@ def main() -> int:
         "route."
     )
     print(
-        "\n| streams | `/livez` p50 / p99 ms without | with | `/predict` p50 / p99 ms without | with | p99 ratios "
-        "| events/s | memory of the server per stream | of the worker |\n| " + "--- | " * 9
+        "\n| streams | `/livez` p50 / p99 ms without | beside | with | `/predict` p50 / p99 ms without | beside | with "
+        "| p99 ratios with to without | with to beside | events/s | memory of the server per stream | of the worker |"
+        "\n| " + "--- | " * 12
     )
     print("\n".join(lines))
     return 0
@@ -108,20 +110,24 @@ def measure(kind: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         me = [sys.executable, __file__]
         command = [*arguments.server, "serve", str(folder), "--address", f"127.0.0.1:{port}"]
         path = "/v1/chat/completions"
+        trickle = [*me, "backend", "--port", str(backend), "--rate", str(arguments.rate)]
+        running.enter_context(process(trickle, backend))
         if kind == "proxy":
-            trickle = [*me, "backend", "--port", str(backend), "--rate", str(arguments.rate)]
-            running.enter_context(process(trickle, backend))
             command += ["--backend", f"http://127.0.0.1:{backend}", "--backend-connections", "100000"]
             path = "/nim/stream"
         server = running.enter_context(process(command, port))
         wait_ready(port)
         workers = [worker["pid"] for worker in stats(port)["workers"]]
-        hold = [*me, "clients", "--port", str(port), "--path", path, "--streams", str(arguments.streams)]
-        hold += ["--rate", str(arguments.rate)]
+        clients = [*me, "clients", "--streams", str(arguments.streams), "--rate", str(arguments.rate)]
+        hold = [*clients, "--port", str(port), "--path", path]
         ask_both(port, 1.0, arguments.asked)  # warm-up
         figures = []
         for _ in range(arguments.rounds):
             figure: dict[str, Any] = {"without": ask_both(port, arguments.seconds, arguments.asked)}
+            # The control: clients and backend do the same, past the server, and take their share of the cores.
+            with streams_open([*clients, "--port", str(backend)]):
+                time.sleep(SETTLE)
+                figure["beside"] = ask_both(port, arguments.seconds, arguments.asked)
             before = [resident(pid) for pid in (server, *workers)]
             with streams_open(hold) as events:
                 time.sleep(SETTLE)
@@ -142,11 +148,12 @@ def line(kind: str, figures: list[dict[str, Any]]) -> str:
         return statistics.median(figure[when][route][place] for figure in figures)
 
     cells = [kind]
-    ratios = []
+    ratios, controlled = [], []
     for route in ("/livez", "/predict"):
-        cells += [f"{median(when, route, 0):.2f} / {median(when, route, 1):.2f}" for when in ("without", "with")]
+        cells += [f"{median(when, route, 0):.2f} / {median(when, route, 1):.2f}" for when in WHEN]
         ratios.append(f"{median('with', route, 1) / median('without', route, 1):.2f}")
-    cells.append(" and ".join(ratios))
+        controlled.append(f"{median('with', route, 1) / median('beside', route, 1):.2f}")
+    cells += [" and ".join(ratios), " and ".join(controlled)]
     cells.append(f"{statistics.median(figure['events'] for figure in figures):,.0f}")
     # The first round's: later ones find the memory that it has left.
     cells += [f"{size / 1024:.1f} KiB" for size in figures[0]["bytes"]]
