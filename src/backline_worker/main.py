@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 EXIT_LOAD_FAILED = 3
 _ENDINGS = frozenset({Kind.ANSWER, Kind.ANSWERS, Kind.ERROR, Kind.STREAM_END})
+_TOO_LARGE = "the model does not fit into the worker's memory limit; raise --memory-limit"
 _PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
 _SWITCH_INTERVAL = 0.0003  # seconds that a thread keeps the interpreter while others want it, beside chats
 _PR_SET_PDEATHSIG = 1
@@ -51,7 +52,7 @@ def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
     while_loading = gc.get_threshold()
     _die_with_parent()
     _stay_small()
-    connection = _Connection(_open_socket(connect))
+    connection = _Connection(_owned(_open_socket(connect)))
     output = Output()
     faulthandler.enable(file=2)  # a segfault leaves its Python stack in the log
     connection.send(
@@ -61,19 +62,32 @@ def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
     if start is None or start.kind is not Kind.START:
         return 0
     worker = _Worker(connection, output, start.header)
+    is_forked = False
     try:
         worker.load()
+        if "preload" in start.header:
+            is_forked = worker.fork_workers(start.header["preload"])
+            if not is_forked:
+                return 0
+        worker.predict_first()
+        if gc.get_threshold() == while_loading:
+            gc.set_threshold(*gc_thresholds)
+        worker.work()
+        code = 0
     except ReportedError as exc:
         output.end()
         connection.send(Kind.LOAD_FAILED, 0, exc.to_record())
-        return EXIT_LOAD_FAILED
-    if gc.get_threshold() == while_loading:
-        gc.set_threshold(*gc_thresholds)
-    if worker.attach():
-        worker.serve()
-    worker.close()
-    output.end()
-    return 0
+        code = EXIT_LOAD_FAILED
+    except BaseException:
+        if not is_forked:
+            raise
+        traceback.print_exc()
+        code = 1
+    if is_forked:
+        from .zygote import end_worker
+
+        end_worker(code)
+    return code
 
 
 def _open_socket(connect: str) -> socket.socket:
@@ -87,6 +101,10 @@ def _open_socket(connect: str) -> socket.socket:
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(token.encode())
+    return connection
+
+
+def _owned(connection: socket.socket) -> socket.socket:
     if hasattr(os, "register_at_fork"):
         # A child forked by user code must not hold the channel open after this process is gone.
         os.register_at_fork(after_in_child=connection.close)
@@ -120,6 +138,16 @@ class _Connection:
         self._lock: Optional[threading.Lock] = None
         self._registry = PrometheusRegistry()
         self._registry_lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the channel."""
+        return self._socket.fileno()
+
+    def renew(self, sock: socket.socket) -> None:
+        """Go on over another socket: this process was forked from one that goes on over the one of before."""
+        self._socket = _owned(sock)
+        metrics.report_gauges_again()
+        self._registry.report_gauges_again()
 
     def share(self) -> None:
         """From now on several threads send."""
@@ -195,32 +223,87 @@ class _Worker:
         self._output = output
         self._spec = ModelSpec.from_json(start["spec"])
         self._tracing = Tracing()
+        self._started = time.monotonic()
+        self._tidy = False
+        self._warm_up: Optional[Dict[str, Any]] = None
 
     def load(self) -> None:
-        """Load the model and warm it up; raises ``ReportedError`` with what the operator must know."""
-        started = time.monotonic()
+        """Load the model; raises ``ReportedError`` with what the operator must know."""
         if self._spec.memory_limit_bytes:
             _limit_memory(self._spec.memory_limit_bytes)
         try:
             from .model import Model
 
             self._model = Model.load(self._spec)
-            warm_up = self._model.warm_up()
         except MemoryError as exc:
-            raise ModelLoadError("the model does not fit into the worker's memory limit; raise --memory-limit") from exc
+            raise ModelLoadError(_TOO_LARGE) from exc
+
+    def predict_first(self) -> None:
+        """Warm the model up; raises ``ReportedError``, as ``load``."""
+        try:
+            self._warm_up = self._model.warm_up()
+        except MemoryError as exc:
+            raise ModelLoadError(_TOO_LARGE) from exc
+
+    def work(self) -> None:
+        """Say READY, answer until told to stop."""
         problem = self._tracing.open()
         if problem is not None:
             print(problem, file=sys.stderr)
         # What loading left behind is permanent: keep the collector from walking it on every full collection. What of it
         # is garbage is found in the first pause (``_tidy_up``), as the search takes long with large libraries.
         gc.freeze()
-        self._ready = {
-            "description": self._model.description,
-            "warm_up": warm_up,
-            "load_seconds": time.monotonic() - started,
-        }
+        if self._attach():
+            self._serve()
+        self._tracing.close()
+        self._output.end()
 
-    def attach(self) -> bool:
+    def fork_workers(self, settings: Mapping[str, Any]) -> bool:
+        """Be the process that others are forked from. Returns ``True`` in each of them, and ``False`` at its end.
+
+        Raises ``ReportedError`` where it cannot be forked, or its copies do not predict.
+        """
+        from .zygote import Zygote
+
+        def ours() -> Tuple[int, ...]:
+            return (self._connection.fileno(), *self._output.descriptors)
+
+        zygote = Zygote(settings, ours, self._spec.code_dir)
+        zygote.prepare(self.predict_first)
+        if not self._attach():
+            return False
+        self._connection.report()  # what was counted while the model was loaded was counted once
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        poll.register(zygote, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor != zygote.fileno():
+                    if not self._hear():
+                        return False
+                    continue
+                try:
+                    channel = zygote.fork()
+                except (EOFError, ConnectionError):
+                    return False
+                if channel is not None:
+                    self._connection.renew(channel)
+                    self._output.reopen()
+                    self._started, self._tidy = time.monotonic(), True
+                    return True
+
+    def _hear(self) -> bool:
+        """Handle what has come for a process that others are forked from; return ``False`` when it is to end."""
+        while True:
+            frame = self._connection.receive()
+            if frame is None or frame.kind is Kind.STOP:
+                return False
+            if frame.kind is Kind.PING:
+                self._connection.send(Kind.PONG, frame.request_id, {})
+            if not self._connection.has_input(0):
+                return True
+
+    def _attach(self) -> bool:
         """Take what the server had to prepare for the requests, and report READY; ``False`` when it has gone."""
         frame = self._connection.receive()
         if frame is None or frame.kind is not Kind.ATTACH:
@@ -228,14 +311,15 @@ class _Worker:
         self._payload_directory = frame.header["payload_directory"]
         self._status = StatusPage(frame.header["status_page"])
         self._output.end()
-        self._connection.send(Kind.READY, 0, self._ready)
+        ready = {
+            "description": self._model.description,
+            "warm_up": self._warm_up,
+            "load_seconds": time.monotonic() - self._started,
+        }
+        self._connection.send(Kind.READY, 0, ready)
         return True
 
-    def close(self) -> None:
-        """Send what is still to be sent of user code's spans."""
-        self._tracing.close()
-
-    def serve(self) -> None:
+    def _serve(self) -> None:
         """Answer frames until STOP or until the server closes the channel."""
         self._loop(
             _BesideChats(self._connection, self._open_chats(), self._status) if self._model.chats else self._connection
@@ -250,11 +334,10 @@ class _Worker:
         return Chats(self._model, self._output, self._tracing, write=write, finish=self._finish_chat, threads=threads)
 
     def _loop(self, frames: Union[_Connection, _BesideChats]) -> None:
-        tidy = False
         while True:
-            if not tidy and not frames.has_input(_PAUSE):
+            if not self._tidy and not frames.has_input(_PAUSE):
                 _tidy_up()
-                tidy = True
+                self._tidy = True
             frame = frames.receive()
             if frame is None:
                 return

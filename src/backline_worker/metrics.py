@@ -205,3 +205,9 @@ def take_report() -> Optional[Dict[str, Any]]:
             for family in changed
         ]
     return {"families": families, "dropped": dropped}
+
+
+def report_gauges_again() -> None:
+    """Let the next report tell where every gauge stands; for a worker that was forked from one that has told."""
+    with _lock:
+        _changed.update({name: family for name, family in _families.items() if family.kind == Gauge.kind})

@@ -17,7 +17,7 @@ import io
 import os
 import sys
 import threading
-from typing import Dict, Iterator, Optional, Tuple, cast
+from typing import Dict, Iterator, List, Optional, Tuple, cast
 
 from .types import Buffer
 
@@ -34,6 +34,14 @@ class _Pipe(io.RawIOBase):
         self._number = descriptor
         self._output = output
         self._marked: Optional[int] = None
+
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
+
+    def reopen(self) -> None:
+        os.dup2(self._number, self._descriptor, inheritable=False)
+        self._marked = None
 
     def writable(self) -> bool:
         return True
@@ -107,17 +115,30 @@ class Output:
     def __init__(self) -> None:
         self.request_id = 0
         self.shared: Optional[_Shared] = None
+        self._pipes: List[_Pipe] = []
         self._stdout = self._open(1)
         self._stderr = self._open(2)
         sys.stdout, sys.stderr = self._stdout, self._stderr
         sys.__stdout__, sys.__stderr__ = self._stdout, self._stderr  # type: ignore[misc]
 
     def _open(self, descriptor: int) -> _Stream:
-        buffered = io.BufferedWriter(cast(io.RawIOBase, _Pipe(descriptor, self)), 64 << 10)
+        pipe = _Pipe(descriptor, self)
+        self._pipes.append(pipe)
+        buffered = io.BufferedWriter(cast(io.RawIOBase, pipe), 64 << 10)
         # Line by line, so that the last words before a crash are not lost in a buffer.
         stream = _Stream(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True, newline="\n")
         stream.output = self
         return stream
+
+    @property
+    def descriptors(self) -> Tuple[int, ...]:
+        """The descriptors that are the worker's own: standard output and error, and the copies that it writes to."""
+        return (1, 2, *[pipe.descriptor for pipe in self._pipes])
+
+    def reopen(self) -> None:
+        """Write to what is now behind descriptors 1 and 2: this process was forked and has got pipes of its own."""
+        for pipe in self._pipes:
+            pipe.reopen()
 
     def share(self) -> None:
         """From now on several requests print at a time: each within ``within``, or between ``begin`` and ``end``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 INTERVAL = 1.0  # seconds
 _OTHERS = ("process_", "python_")  # the library's own, about this process
@@ -23,7 +23,13 @@ class PrometheusRegistry:
 
     def __init__(self) -> None:
         self._last: Dict[_Key, float] = {}
+        self._gauges: Set[_Key] = set()
         self._next = 0.0
+
+    def report_gauges_again(self) -> None:
+        """Let the next report tell where every gauge stands; for a worker that was forked from one that has told."""
+        for key in self._gauges:
+            self._last.pop(key, None)
 
     def take_report(self, *, now: bool) -> List[Any]:
         """Return the families that have changed; none before the interval has passed, unless it must be ``now``."""
@@ -67,6 +73,7 @@ class PrometheusRegistry:
         for sample in metric.samples:
             key = (sample.name, tuple(sample.labels.items()))
             if self._last.get(key) != sample.value:
+                self._gauges.add(key)
                 self._last[key] = sample.value
                 values[key[1]] = [sample.value]
         return values

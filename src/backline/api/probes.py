@@ -109,6 +109,8 @@ class Stats(Endpoint):
             content["queue"] = {"waiting": dispatcher.waiting, "bytes_in_flight": dispatcher.bytes_in_flight}
             content["chats"] = {"waiting": dispatcher.chats.waiting, "open": dispatcher.chats.open}
             content["model_state"] = service.supervisor.state.value
+            if self.state.settings.workers.preload:
+                content["preloaded"] = service.supervisor.zygotes()
         if backend is not None:
             content["backend"] = {"in_flight": backend.in_flight, "ready": backend.unready is None}
             process = self.state.backend_process

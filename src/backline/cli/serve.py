@@ -25,7 +25,7 @@ from backline.config.python import is_to_be_built
 from backline.errors import ConfigError
 from backline.proxy.choose import choose_client
 from backline.runtime.confinement import confinement
-from backline.runtime.launch import Launched, launched_early
+from backline.runtime.launch import Launched, check_preload, launched_early
 from backline.runtime.threads import threads_per_worker
 
 
@@ -118,8 +118,11 @@ def _first_worker(folder: ModelFolder) -> Iterator[Launched | None]:
     python = folder.settings.workers.python
     threads = threads_per_worker(folder.settings.workers)
     confined = confinement(folder.settings.security)
+    preload = folder.settings.workers.preload
+    if preload:
+        check_preload()
     if not is_to_be_built(python):
-        with launched_early(python, folder.spec(), confined, math_threads=threads) as launched:
+        with launched_early(python, folder.spec(), confined, math_threads=threads, preload=preload) as launched:
             yield launched
         return
     from backline.runtime.environments.prepare import python_if_there  # late: most servers need none of it
@@ -128,7 +131,7 @@ def _first_worker(folder: ModelFolder) -> Iterator[Launched | None]:
         if built is None:  # the server builds it while it answers the probes
             yield None
             return
-        with launched_early(built, folder.spec(), confined, math_threads=threads) as launched:
+        with launched_early(built, folder.spec(), confined, math_threads=threads, preload=preload) as launched:
             yield launched
 
 

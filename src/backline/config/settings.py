@@ -220,6 +220,12 @@ class WorkerSettings:
         least=1,
         most=40,
     )
+    preload: bool = setting(
+        False,
+        SWITCH,
+        "Load the model once and fork the workers from that process: they share its memory, and one that dies is "
+        "replaced in milliseconds. Linux only; a model that cannot be forked safely is refused with the reason.",
+    )
     min_ready: int = setting(
         1,
         INTEGER,

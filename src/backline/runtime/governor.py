@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from backline.runtime import memory
 from backline.runtime.worker import WorkerState
+from backline.runtime.zygote import bury_orphans
 
 if TYPE_CHECKING:
     from backline.config.settings import WorkerSettings
@@ -34,6 +35,7 @@ _STOPPED_LOOKS = 2  # looks in a row at which a stopped process is found stopped
 _SPREAD = 0.1  # by how much, at most, a worker's own limits are below those of the settings
 _SETTLED = 30.0  # seconds after which a worker's memory is taken for what it needs
 _GROWTH_TOLD = 64 << 20  # bytes
+_SHARED_LOOKS = 5  # looks from one at the memory of forked workers to the next
 _PART_OF_LIMIT = 0.9  # of --memory-limit, where --recycle-memory is not given
 
 
@@ -61,6 +63,7 @@ class Governor:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look at the workers until ``stop`` is set."""
+        looks = 0
         while not stop.is_set():
             alive = self._supervisor.alive
             self._notes = {worker: self._notes.get(worker) or _Notes(self._settings) for worker in alive}
@@ -69,9 +72,25 @@ class Governor:
                     self._look(worker, notes, time.monotonic())
                 except Exception:  # it must not take the workers along
                     logger.exception("fault in the server's own code: worker %d cannot be watched", worker.number)
+            if self._settings.preload:
+                bury_orphans()
+                looks += 1
+                if looks % _SHARED_LOOKS == 1:
+                    await self._look_at_shared()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_INTERVAL):
                     await stop.wait()
+
+    async def _look_at_shared(self) -> None:
+        """See how much memory those workers have of their own that were forked, and share the rest.
+
+        The kernel goes through all of a process's pages for it: 4 ms for each GiB, so not on the event loop.
+        """
+        for worker in list(self._notes):
+            if worker.is_forked or worker.is_zygote:
+                size = await asyncio.to_thread(memory.unshared_bytes, worker.pid)
+                worker.private_bytes = size
+                worker.loaded_bytes = worker.loaded_bytes or size
 
     def _look(self, worker: Worker, notes: _Notes, now: float) -> None:
         if worker.pid is None or worker.state is WorkerState.DEAD:
@@ -85,7 +104,10 @@ class Governor:
             return
         notes.ready_at = notes.ready_at or now
         self._see_life(worker, now)
-        worker.private_bytes = memory.private_bytes(worker.pid)
+        if not worker.is_forked and not worker.is_zygote:  # see _look_at_shared
+            worker.private_bytes = memory.private_bytes(worker.pid)
+        if worker.is_zygote:
+            return
         self._see_growth(worker, notes, now)
         if not worker.retiring and (cause := self._due(worker, notes, now)) is not None:
             self._supervisor.recycle(worker, cause)
@@ -131,22 +153,24 @@ class Governor:
             return "requests"
         if settings.recycle_age and now - notes.ready_at >= notes.oldest:
             return "age"
-        most = settings.recycle_memory
+        most, size, loaded = settings.recycle_memory, worker.private_bytes, worker.loaded_bytes
         if most is None and settings.memory_limit is not None:
             most = int(settings.memory_limit * _PART_OF_LIMIT)
-        if most is not None and worker.private_bytes > most and not self._is_that_large(worker, most):
+            if worker.is_forked:  # the limit counts what it shares, too
+                size, loaded = memory.private_bytes(worker.pid), worker.forked_bytes
+        if most is not None and size > most and not self._is_that_large(loaded, most):
             return "memory"
         return None
 
-    def _is_that_large(self, worker: Worker, most: int) -> bool:
+    def _is_that_large(self, loaded: int, most: int) -> bool:
         """Whether the model takes that much as soon as it is loaded: a successor would be no smaller."""
-        if worker.loaded_bytes <= most:
+        if loaded <= most:
             return False
         if not self._told_large:
             self._told_large = True
             logger.warning(
                 "workers are not recycled for their memory: the model alone takes %s, which is over %s",
-                memory.in_words(worker.loaded_bytes),
+                memory.in_words(loaded),
                 memory.in_words(most),
             )
         return True

@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import backline_worker
+from backline.errors import ConfigError
 from backline.runtime.confinement import UNCONFINED, Confinement
-from backline.runtime.threads import bound_threads
+from backline.runtime.threads import VARIABLES, bound_threads
 from backline_worker import channel
 from backline_worker.channel import Kind
 
@@ -31,6 +32,28 @@ _BOOT = _PACKAGE / "_boot" / "boot.py"
 _TOKEN_BYTES = 16
 
 
+class Process(Protocol):
+    """What there is to a process of ours: the part of ``subprocess.Popen`` that is used of it."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """The pipe that it prints to."""
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """The other one."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; ``None`` while it runs."""
+
+    def wait(self) -> int:
+        """Wait until it is gone; return the exit code."""
+
+
 class Launched:
     """A process that has been started, and our end of its channel.
 
@@ -39,10 +62,18 @@ class Launched:
     """
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], *, channel: socket.socket | None, listener: _Listener | None, start: bytes
+        self,
+        popen: Process,
+        *,
+        channel: socket.socket | None,
+        listener: _Listener | None,
+        start: bytes,
+        control: socket.socket | None = None,
     ) -> None:
         self.popen = popen
         self.channel = channel
+        self.control = control
+        """Where one that was started with ``preload`` is asked to fork a worker; it is closed by whoever takes it."""
         self.listener = listener
         """Where the worker connects to, on systems without Unix sockets; ``channel`` is ``None`` then."""
         self.unsent = start
@@ -73,7 +104,7 @@ class Launched:
 
     def close(self) -> None:
         """Close our ends of pipes and channel, those of them that nobody has taken."""
-        for each in (self.popen.stdout, self.popen.stderr, self.channel, self.listener):
+        for each in (self.popen.stdout, self.popen.stderr, self.channel, self.listener, self.control):
             if each is not None:
                 with contextlib.suppress(OSError):  # one that is closed already must not take the server along
                     each.close()
@@ -99,18 +130,26 @@ class _Listener:
 
 
 def launch(
-    python: str, spec: Mapping[str, Any], confinement: Confinement = UNCONFINED, *, math_threads: int | None = None
+    python: str,
+    spec: Mapping[str, Any],
+    confinement: Confinement = UNCONFINED,
+    *,
+    math_threads: int | None = None,
+    preload: bool = False,
 ) -> Launched:
     """Start a worker for the model ``spec`` under the interpreter ``python``; ``"current"`` is the server's own.
 
-    ``math_threads`` bounds the threads of its numeric libraries. It begins to load at once. Raises ``OSError`` when the
-    interpreter cannot be started.
+    ``math_threads`` bounds the threads of its numeric libraries. With ``preload`` it becomes a process that forks
+    workers (``zygote.py``). It begins to load at once. Raises ``OSError`` when the interpreter cannot be started.
     """
+    if preload:
+        return _launch_zygote(python, spec, confinement, math_threads)
     start = channel.encode_prefix(Kind.START, 0, {"spec": spec}, 0)
     if not hasattr(socket, "AF_UNIX"):
         listener = _Listener()
         try:
-            popen = _spawn(python, listener.address, confinement, math_threads)
+            environment = _environment(math_threads, current=python == "current")
+            popen = _spawn(python, listener.address, confinement, environment)
             return Launched(popen, channel=None, listener=listener, start=start)
         except BaseException:
             listener.close()
@@ -118,7 +157,8 @@ def launch(
     ours, theirs = socket.socketpair()
     try:
         ours.setblocking(False)
-        popen = _spawn(python, f"fd:{theirs.fileno()}", confinement, math_threads, pass_fds=(theirs.fileno(),))
+        environment = _environment(math_threads, current=python == "current")
+        popen = _spawn(python, f"fd:{theirs.fileno()}", confinement, environment, pass_fds=(theirs.fileno(),))
     except BaseException:
         ours.close()
         raise
@@ -129,16 +169,46 @@ def launch(
     return launched
 
 
+def _launch_zygote(
+    python: str, spec: Mapping[str, Any], confinement: Confinement, math_threads: int | None
+) -> Launched:
+    """Start a process that loads the model with one thread, and whose forks have as many as workers have."""
+    environment = _environment(math_threads, current=python == "current")
+    threads = {name: environment.get(name) for name in VARIABLES}
+    environment.update(dict.fromkeys(VARIABLES, "1"))
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        channels = socket.socketpair()
+        controls = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for stack, place in ((ours, 0), (theirs, 1)):
+            stack.enter_context(channels[place])
+            stack.enter_context(controls[place])
+        for each in (channels[0], controls[0]):
+            each.setblocking(False)
+        passed = (channels[1].fileno(), controls[1].fileno())
+        popen = _spawn(python, f"fd:{passed[0]}", confinement, environment, pass_fds=passed)
+        header = {"spec": spec, "preload": {"control": passed[1], "threads": threads}}
+        start = channel.encode_prefix(Kind.START, 0, header, 0)
+        ours.pop_all()
+        launched = Launched(popen, channel=channels[0], listener=None, start=start, control=controls[0])
+    launched.send_start()
+    return launched
+
+
 @contextlib.contextmanager
 def launched_early(
-    python: str, spec: Mapping[str, Any], confinement: Confinement = UNCONFINED, *, math_threads: int | None = None
+    python: str,
+    spec: Mapping[str, Any],
+    confinement: Confinement = UNCONFINED,
+    *,
+    math_threads: int | None = None,
+    preload: bool = False,
 ) -> Iterator[Launched | None]:
     """Start the first worker for the block; one that nobody has taken over is killed at its end.
 
     ``None`` where it cannot be started: the supervisor will try again, and tell.
     """
     try:
-        launched = launch(python, spec, confinement, math_threads=math_threads)
+        launched = launch(python, spec, confinement, math_threads=math_threads, preload=preload)
     except OSError:
         yield None
         return
@@ -148,22 +218,27 @@ def launched_early(
         launched.kill()
 
 
+def check_preload() -> None:
+    """Raise ``ConfigError`` where workers cannot be forked at all."""
+    if sys.platform != "linux":
+        raise ConfigError("--preload: forking a process that has loaded a model is safe on Linux only; leave it out")
+
+
 def _spawn(
     python: str,
     connect: str,
     confinement: Confinement,
-    math_threads: int | None,
+    environment: Mapping[str, str],
     *,
     pass_fds: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
-    current = python == "current"
     return subprocess.Popen(  # noqa: S603  (the operator's interpreter, our own file)
-        [*confinement.command, sys.executable if current else python, str(_BOOT), str(_PACKAGE), connect],
+        [*confinement.command, sys.executable if python == "current" else python, str(_BOOT), str(_PACKAGE), connect],
         bufsize=0,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**_environment(math_threads, current=current), **confinement.environment},
+        env={**environment, **confinement.environment},
         pass_fds=pass_fds,
         # Its own session: Ctrl-C reaches the server alone, and a kill reaches the model's own child processes too.
         start_new_session=True,

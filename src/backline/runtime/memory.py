@@ -37,6 +37,15 @@ def private_bytes(pid: int | None) -> int:
     return (fields.get("RssAnon", 0) + fields.get("RssShmem", 0)) * 1024
 
 
+def unshared_bytes(pid: int | None) -> int:
+    """Return how much memory no other process has, too: what the end of this one would free; 0 when it is gone.
+
+    Slow for a large process, 4 ms for each GiB, as the kernel looks at each page.
+    """
+    fields = _fields(Path(f"/proc/{pid}/smaps_rollup"))
+    return (fields.get("Private_Dirty", 0) + fields.get("Private_Clean", 0)) * 1024
+
+
 def in_words(size: int) -> str:
     """Return a size as people read it: ``1.5 GiB``."""
     mebibytes = size / 2**20

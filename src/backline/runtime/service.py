@@ -16,6 +16,7 @@ from backline.runtime.payload import PayloadDirectory
 from backline.runtime.supervisor import Supervisor
 from backline.runtime.threads import threads_per_worker
 from backline.runtime.worker import Worker, WorkerPlan
+from backline.runtime.zygote import become_parent
 
 if TYPE_CHECKING:
     from backline.config.settings import Settings
@@ -63,7 +64,10 @@ class ModelService:
             payload_directory=payloads.path,
             math_threads=threads_per_worker(settings.workers),
             confinement=confined,
+            preload=settings.workers.preload,
         )
+        if settings.workers.preload:
+            become_parent()
         self.supervisor = Supervisor(
             plan,
             settings.workers,

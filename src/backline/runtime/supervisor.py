@@ -29,6 +29,7 @@ from backline.runtime.environments.cache import BuildCancelled
 from backline.runtime.governor import Governor
 from backline.runtime.load_gate import LoadGate
 from backline.runtime.worker import LoadRefused, Ready, Worker, WorkerOwner, WorkerPlan, WorkerState
+from backline.runtime.zygote import Zygote
 
 if TYPE_CHECKING:
     from backline.config.settings import WorkerSettings
@@ -96,6 +97,7 @@ class Supervisor:
         self._log_rate = log_lines_per_second
         self._slots: list[_Slot] = []
         self._alive: list[Worker] = []  # also those that load, and those that retire
+        self._zygotes: dict[int, Zygote] = {}  # by the generation of their plan
         self._group: asyncio.TaskGroup | None = None
         self._renewing = asyncio.Lock()
         self._to_recycle: dict[Worker, str] = {}  # with the reason
@@ -145,7 +147,11 @@ class Supervisor:
     def workers(self) -> list[dict[str, Any]]:
         """Return what there is to know of each worker, for ``/stats/``."""
         known = sorted(self._alive, key=lambda worker: worker.number)
-        return [worker.describe() for worker in known if worker.state is not WorkerState.DEAD]
+        return [worker.describe() for worker in known if worker.state is not WorkerState.DEAD and not worker.is_zygote]
+
+    def zygotes(self) -> list[dict[str, Any]]:
+        """Return what there is to know of the processes that workers are forked from, for ``/stats/``."""
+        return [zygote.describe() for zygote in self._zygotes.values()]
 
     @property
     def alive(self) -> list[Worker]:
@@ -206,7 +212,10 @@ class Supervisor:
             slot.wake()
         async with asyncio.TaskGroup() as group:
             for worker in self._alive:
-                group.create_task(worker.stop(_STOP_GRACE))
+                if not worker.is_zygote or not worker.ready.done():  # else it goes after those that are forked from it
+                    group.create_task(worker.stop(_STOP_GRACE))
+        for zygote in self._zygotes.values():
+            zygote.end()
         await self._ended.wait()
 
     # --- renewal
@@ -232,8 +241,13 @@ class Supervisor:
                 return
             slots = self._slots
             first = slots if together else slots[:1]
-            successors = await self._load_successors(first, plan)
-            self.plan = plan
+            try:
+                successors = await self._load_successors(first, plan)
+            except BaseException:
+                self._end_zygote(plan)
+                raise
+            former, self.plan = self.plan, plan
+            self._end_zygote(former)
             self.gate.forget_larger(successors[0].worker.pid)
             self._dispatcher.model_changed()
             for slot, successor in zip(first, successors, strict=True):
@@ -243,7 +257,8 @@ class Supervisor:
 
     async def _load_another(self, plan: WorkerPlan) -> None:
         """Load ``plan`` in place of the one that has not been loaded yet."""
-        self.plan = plan
+        former, self.plan = self.plan, plan
+        self._end_zygote(former)
         for worker in self._alive:
             worker.kill("the model folder is loaded anew", cause="reload")
         if await asyncio.shield(self.first_outcome) is ModelState.FAILED:
@@ -281,6 +296,9 @@ class Supervisor:
         self, number: int, plan: WorkerPlan, *, given_up: Callable[[], bool] = bool
     ) -> _Successor:
         """Load a worker beside those that serve. Raises ``ModelLoadFailed``, or ``NoRoom``; nothing is left then."""
+        if plan.preload:
+            forked = self.make_worker(number, plan)
+            return _Successor(forked, *await self.load(forked, None))
         loop = asyncio.get_running_loop()
         patience = loop.time() + _ROOM_TIMEOUT
         worker: Worker | None = None
@@ -366,19 +384,28 @@ class Supervisor:
             return WorkerLog(number, lines_per_second=self._log_rate, ids_of=worker.recent.get)
 
         owner: WorkerOwner = self._dispatcher
-        launched = None
-        if self._launched is not None:
-            launched, self._launched = self._launched.hand_over(), None
-        return Worker(number, plan or self.plan, owner, make_log, launched=launched)
+        plan = plan or self.plan
+        if plan.preload:
+            return Worker(number, plan, owner, make_log, fork=self._zygote_of(plan).fork)
+        return Worker(number, plan, owner, make_log, launched=self._take_launched())
 
-    async def load(self, worker: Worker, place: int) -> tuple[asyncio.Task[None], Ready]:
+    def _take_launched(self) -> Launched | None:
+        launched, self._launched = self._launched, None
+        return None if launched is None else launched.hand_over()
+
+    async def load(self, worker: Worker, place: int | None) -> tuple[asyncio.Task[None], Ready]:
         """Start a worker and wait until it has loaded; return its life and what it says.
 
-        ``place`` is that at the gate, which is left. Raises ``ModelLoadFailed``; also when this is cancelled the worker
-        is gone, or will be.
+        ``place`` is that at the gate, which is left, if it has one. Raises ``ModelLoadFailed``; also when this is
+        cancelled the worker is gone, or will be.
         """
         assert self._group is not None
+        zygote = self._zygote_of(worker.plan) if worker.is_forked else None
+        if zygote is not None:
+            await zygote.wait_ready()
         life = self._group.create_task(worker.run())
+        if zygote is not None:
+            zygote.add(life)
         self._alive.append(worker)
         if self.stopping:
             worker.kill("the server stops", cause="stop")
@@ -389,7 +416,10 @@ class Supervisor:
             async with asyncio.timeout(self._settings.start_timeout):
                 ready = await asyncio.shield(worker.ready)
             loaded_pid = worker.pid
-            worker.loaded_bytes = worker.private_bytes = memory.private_bytes(loaded_pid)
+            if worker.is_forked:
+                worker.forked_bytes = memory.private_bytes(loaded_pid)
+            else:
+                worker.loaded_bytes = worker.private_bytes = memory.private_bytes(loaded_pid)
         except TimeoutError:
             worker.kill("it took longer than --start-timeout to load", cause="start_timeout")
             await life
@@ -407,8 +437,44 @@ class Supervisor:
             worker.kill("it is not wanted any more", cause="unwanted")
             raise
         finally:
-            self.gate.leave(place, loaded_pid=loaded_pid)
+            if place is not None:
+                self.gate.leave(place, loaded_pid=loaded_pid)
         return life, ready
+
+    # --- with --preload
+
+    def _zygote_of(self, plan: WorkerPlan) -> Zygote:
+        """Return what workers of a plan are forked from; it begins to load."""
+        zygote = self._zygotes.get(plan.generation)
+        if zygote is None:
+            zygote = Zygote(plan, self, self.observer, self._take_launched, log_lines_per_second=self._log_rate)
+            self._zygotes[plan.generation] = zygote
+            assert self._group is not None
+            life = self._group.create_task(zygote.run())
+            life.add_done_callback(lambda _: self._zygotes.pop(plan.generation))
+        return zygote
+
+    def _end_zygote(self, plan: WorkerPlan) -> None:
+        if plan.generation in self._zygotes:
+            self._zygotes[plan.generation].end()
+
+    async def enter(self, zygote: Zygote, *, pid: Callable[[], int | None]) -> int:
+        """Wait until there is room for what workers are forked from; return the place at the gate.
+
+        Raises ``NoRoom``; for the present model only once nothing is to be loaded any more.
+        """
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + _ROOM_TIMEOUT
+
+        def given_up() -> bool:
+            if zygote.plan.generation == self.plan.generation:
+                return self.is_hopeless() or zygote.is_over
+            return self.stopping or zygote.is_over or loop.time() > patience
+
+        place = 1 if zygote.plan.generation == self.plan.generation else -1
+        if not await self.gate.enter(place, pid, serving=self.count_serving, given_up=given_up):
+            raise NoRoom("there is no room for one more copy of the model beside those that serve")
+        return place
 
     def _tell_failed_start(self, worker: Worker, cause: str) -> None:
         if not self.stopping:
@@ -450,10 +516,14 @@ class Supervisor:
         """A worker has loaded the model, and serves."""
         if worker.plan is self.plan or self.model is None:  # one of an older plan may come in late
             self.model = ready
+            if worker.is_forked:
+                self.model = dataclasses.replace(ready, load_seconds=self._zygote_of(worker.plan).load_seconds)
         self._was_ready = True
         self.failure = None
         self.observer.worker_ready(worker.number, time.monotonic() - worker.started_at, ready.load_seconds)
-        logger.info("worker %d (pid %s) is ready after %.1f s", worker.number, worker.pid, ready.load_seconds)
+        seconds = ready.load_seconds
+        took = f"{seconds:.1f} s" if seconds >= 1 or not worker.is_forked else f"{seconds * 1000:.0f} ms"
+        logger.info("worker %d (pid %s) is ready after %s", worker.number, worker.pid, took)
         self._dispatcher.worker_ready(worker, rows_independent=ready.description["rows_independent"])
         if not self.first_outcome.done():
             self.first_outcome.set_result(ModelState.READY)
@@ -556,13 +626,15 @@ class _Slot:
         def pid() -> int | None:
             return None if self._starting is None else self._starting.pid
 
+        if supervisor.plan.preload:  # a fork takes no memory to speak of
+            return not given_up()
         return await supervisor.gate.enter(self.number, pid, serving=supervisor.count_serving, given_up=given_up)
 
     async def _start(self) -> bool:
         """Start a worker; return whether it serves."""
         worker = self._starting = self._supervisor.make_worker(self.number)
         try:
-            life, ready = await self._supervisor.load(worker, self.number)
+            life, ready = await self._supervisor.load(worker, None if worker.is_forked else self.number)
         except ModelLoadFailed as exc:
             if worker.plan is self._supervisor.plan:  # else it was killed to make room for another
                 self._count_failure(exc)

@@ -35,7 +35,7 @@ from backline_worker.channel import Kind
 from backline_worker.status import StatusPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from backline.observe.tracing import BatchTrace
     from backline.observe.worker_log import WorkerLog
@@ -86,6 +86,8 @@ class WorkerPlan:
     math_threads: int | None = None  # what the numeric libraries of each may use
     generation: int = 1  # how many models the server has loaded, one after another
     confinement: Confinement = UNCONFINED
+    preload: bool = False
+    """Whether workers are forked from a process that has loaded the model (``zygote.py``)."""
 
 
 class WorkerOwner(Protocol):
@@ -116,9 +118,17 @@ class Worker(asyncio.Protocol):
         make_log: Callable[[Worker], WorkerLog],
         *,
         launched: Launched | None = None,
+        fork: Callable[[], Awaitable[Launched]] | None = None,
+        is_zygote: bool = False,
     ) -> None:
-        """``launched``: a process of this plan that was started already; the worker's from here on."""
+        """``launched``: a process of this plan that was started already; the worker's from here on.
+
+        ``fork`` makes one out of a process that has the model loaded; ``is_zygote`` says that this is such a one, which
+        takes no calls.
+        """
         self.number = number
+        self.is_forked = fork is not None
+        self.is_zygote = is_zygote
         self.state = WorkerState.STARTING
         self.calls: list[Call] = []  # what it works on: one call, or a batch
         self.chats: dict[int, Call] = {}  # by the channel's id; they run beside each other and beside the calls
@@ -132,6 +142,7 @@ class Worker(asyncio.Protocol):
         self.private_bytes = 0  # memory of its own, as last looked at
         self.loaded_bytes = 0  # the same, when it had just loaded
         self._descriptor: int | None = None  # of the channel, owned by the transport
+        self.forked_bytes = 0  # of one that was forked: with what it shares, when it was ready
         self.heard_at = time.monotonic()  # when it last gave a sign of life
         self.pinged_at: float | None = None  # when it was asked for one that it owes
         self.retiring = False  # takes no further call; its replacement is on the way
@@ -153,6 +164,7 @@ class Worker(asyncio.Protocol):
         self._decoder = channel.FrameDecoder()
         self._transport: asyncio.WriteTransport | None = None
         self._launched = launched
+        self._fork = fork
         self._process: WorkerProcess | None = None
         self._status: StatusPage | None = None
         self._status_path = Path(plan.payload_directory, f"status-{id(self):x}-{time.monotonic_ns():x}")
@@ -166,7 +178,7 @@ class Worker(asyncio.Protocol):
             self.plan.confinement.give(str(self._status_path))
             launched, self._launched = self._launched, None
             if launched is None:
-                launched = self._launch()
+                launched = self._launch() if self._fork is None else await self._fork()
             self._process = WorkerProcess(launched)
             self.pid = self._process.pid
             # It was stopped, or given up, before there was a process.
@@ -178,7 +190,8 @@ class Worker(asyncio.Protocol):
         except OSError as exc:
             user = self.plan.confinement.user
             who = "" if user is None else f" as {user.name}, who has to be able to reach it"
-            self.death_reason = f"cannot start {self.plan.python}{who}: {exc}"
+            how = "be forked" if self.is_forked else f"start {self.plan.python}{who}"
+            self.death_reason = f"cannot {how}: {exc}"
             self.death_cause = "spawn"
         except Exception:  # a fault of ours ends this worker, which is replaced, and never the server
             logger.exception("worker %d: fault in the server's own code", self.number)

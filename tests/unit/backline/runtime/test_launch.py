@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import types
@@ -142,7 +143,7 @@ def test_an_early_worker_that_nobody_takes_over_is_gone_after_the_block() -> Non
     with launch.launched_early("current", {"code_dir": "/nowhere"}) as launched:
         assert launched is not None
         assert launched.popen.poll() is None
-    assert launched.popen.returncode is not None
+    assert launched.popen.poll() is not None
 
 
 def test_an_early_worker_that_was_taken_over_outlives_the_block(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_an_early_worker_that_was_taken_over_outlives_the_block(tmp_path: Path) 
         assert launched is not None
         owned = launched.hand_over()
     assert owned.popen.poll() is None
-    owned.popen.kill()
+    os.kill(owned.popen.pid, signal.SIGKILL)
     owned.popen.wait()
     owned.close()
 
