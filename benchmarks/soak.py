@@ -318,7 +318,8 @@ class Traffic:
     def _bad_kinds(self) -> dict[str, tuple[Callable[[], Awaitable[str]], set[str]]]:
         """Return what is done, with what may come of it.
 
-        A deadline that has passed may still be met by an answer that comes in the same look at the sockets.
+        One who asks for an answer within a microsecond is told that it is too late, or that there is no time for it; or
+        the answer comes in the same look at the sockets as the end of its time.
         """
         csv = next(each for each in self._good if each.kind == "csv").wire.partition(b"\r\n\r\n")[2]
         header, row = csv.split(b"\n")[:2]
@@ -359,7 +360,9 @@ class Traffic:
                 lambda: b"X%s / HTTP/1.1\r\nHost: x\r\n\r\n" % odd().encode(), "400", "405", "closed"
             ),
             "not HTTP": asks(lambda: os.urandom(200) + b"\r\n\r\n", "400", "closed"),
-            "a deadline that has passed": asks(predict(csv, "text/csv", "X-Request-Timeout: 0.000001"), "504", "200"),
+            "a deadline that has passed": asks(
+                predict(csv, "text/csv", "X-Request-Timeout: 0.000001"), "504", "503", "200"
+            ),
             "a deadline that is none": asks(predict(csv, "text/csv", "X-Request-Timeout: soon"), "400"),
             "a route of the backend that is not there": asks(
                 lambda: b"GET /directAccess/%s HTTP/1.1\r\nHost: x\r\n\r\n" % odd().encode(), "200"
@@ -476,12 +479,12 @@ def chat_wire(number: int) -> bytes:
 
 
 async def settle(servers: dict[str, Server], seconds: float) -> dict[int, Held]:
-    """Wait while the servers get done with the last clients; return the least that is held in the last quarter."""
+    """Wait while the servers get done with the last clients; return the least that is held in the last half."""
     seen = []
     for _ in range(SETTLE_LOOKS):
         seen.append(look(servers))
         await asyncio.sleep(seconds / SETTLE_LOOKS)
-    last = seen[-SETTLE_LOOKS // 4 :]
+    last = seen[SETTLE_LOOKS // 2 :]
     return {
         pid: dataclasses.replace(
             held,

@@ -147,6 +147,16 @@ def test_headers_over_the_bound_are_refused_while_they_come(impatient: Server) -
     assert (answer.status, answer.json()["code"]) == (431, "head_too_large")
 
 
+@pytest.mark.parametrize("cut", [55_000, 60_000])
+def test_headers_that_are_over_the_bound_with_their_last_piece_are_refused(impatient: Server, cut: int) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n"
+    with connection(impatient) as sock:
+        sock.sendall(head[:cut])
+        assert request("GET", f"{impatient.url}/livez").status == 200  # what was sent before has been read
+        sock.sendall(head[cut:])
+        assert answer_on(sock).status == 431
+
+
 def test_what_is_no_http_is_answered_in_the_documented_shape(impatient: Server) -> None:
     with connection(impatient) as sock:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")

@@ -125,9 +125,12 @@ class GuardedHttp(HttpProtocol):
             return
         self._received += len(data)
         super().data_received(data)
-        self._head = 0 if self._head_is_complete() else self._head + len(data)
+        received = self._head + len(data)
+        complete = self._head_is_complete()
+        self._head = 0 if complete else received
         most = self._guard.limits.max_head
-        if (self._head > most or (len(data) > most and self._head_bytes() > most)) and not self._is_upgraded():
+        # The last piece of a head may complete it and take it over the bound at once.
+        if received > most and (not complete or self._head_bytes() > most) and not self._is_upgraded():
             self._refuse(HeadTooLarge(f"the request line and headers are over {most} bytes (limits.max_head)"))
 
     def send_400_response(self, msg: str) -> None:
