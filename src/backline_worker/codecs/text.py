@@ -12,7 +12,7 @@ from ..types import Buffer
 _CHUNK = 1 << 20
 _UTF8_BOM = b"\xef\xbb\xbf"
 # Python offers these as character sets; none is one that a table comes in, and some take quadratic time.
-_NOT_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
+NOT_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
 
 
 class ViewReader(io.RawIOBase):
@@ -152,7 +152,7 @@ def _charset_name(charset: str, what: str) -> str:
         "".encode(name)  # refuses codecs that are no character sets, such as zlib and rot13
     except (LookupError, ValueError, TypeError, ImportError) as exc:
         raise _unknown_charset(charset, what) from exc
-    if name.replace("-", "_") in _NOT_CHARSETS:
+    if name.replace("-", "_") in NOT_CHARSETS:
         raise _unknown_charset(charset, what)
     # The server does not mind a byte order mark: utf-8-sig is utf-8 here.
     return "utf-8" if name == "utf-8-sig" else name

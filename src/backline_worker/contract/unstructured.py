@@ -44,15 +44,25 @@ def read_input(content_type: str, data: bytes) -> Input:
         return Input(data, mimetype, charset)
     used = charset or DEFAULT_CHARSET
     try:
+        _refuse_what_is_no_charset(used)
         return Input(data.decode(used), mimetype, used)
-    except LookupError as exc:
-        raise DecodeError("unknown charset {!r} in Content-Type {!r}".format(used, content_type[:_MAX_SHOWN])) from exc
     except UnicodeError as exc:
         raise DecodeError(
             "the body is not {} text: {}; name its charset in Content-Type, or send application/octet-stream".format(
                 used, exc
             )
         ) from exc
+    except (LookupError, ValueError) as exc:  # a NUL in a name is no LookupError
+        raise DecodeError("unknown charset {!r} in Content-Type {!r}".format(used, content_type[:_MAX_SHOWN])) from exc
+
+
+def _refuse_what_is_no_charset(name: str) -> None:
+    """Raise ``LookupError`` for what Python has under the name, but no text comes in: punycode takes quadratic time."""
+    if name != DEFAULT_CHARSET:
+        from ..codecs.text import NOT_CHARSETS
+
+        if codecs.lookup(name).name.replace("-", "_") in NOT_CHARSETS:
+            raise LookupError(name)
 
 
 def write_result(result: Any) -> Answer:
@@ -91,10 +101,10 @@ def _encoded(data: str, charset: str) -> bytes:
     try:
         codecs.lookup(charset)
         return data.encode(charset)
-    except LookupError as exc:
-        raise ResultInvalid("score_unstructured returned the unknown charset {!r}".format(charset)) from exc
     except UnicodeError as exc:
         raise ResultInvalid("score_unstructured returned text that is not {}: {}".format(charset, exc)) from exc
+    except (LookupError, ValueError) as exc:
+        raise ResultInvalid("score_unstructured returned the unknown charset {!r}".format(charset)) from exc
 
 
 def _content_type(mimetype: str, charset: Optional[str]) -> str:

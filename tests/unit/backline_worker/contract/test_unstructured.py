@@ -32,6 +32,12 @@ def test_text_that_cannot_be_decoded_is_the_clients_to_mend(content_type: str) -
         read_input(content_type, b"\xff\xfe\xff")
 
 
+@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "rot13", "utf\0", "x" * 300])
+def test_a_name_that_python_knows_and_no_text_comes_in_is_an_unknown_charset(charset: str) -> None:
+    with pytest.raises(DecodeError, match="unknown charset"):
+        read_input(f"text/plain; charset={charset}", b"x" * 150_000 + b"-" + b"abcd" * 40_000)
+
+
 @pytest.mark.parametrize(
     ("result", "content_type", "body"),
     [
