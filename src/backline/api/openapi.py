@@ -31,6 +31,10 @@ Json = dict[str, Any]
 MULTIPART: Final = "multipart/form-data"
 _BINARY: Final[Json] = {"type": "string", "contentMediaType": "application/octet-stream"}
 _ANY: Final[Json] = {}
+_REFUSED_BY_BACKEND: Final[Json] = {
+    "description": "Whatever else the backend answers, as it is.",
+    "content": {"*/*": {"schema": _ANY}},
+}
 
 # Which errors which routes can answer, by the keys of the error table.
 _ALWAYS: Final = ("internal_error", "unauthorized", "head_too_large", "too_many_connections")
@@ -285,7 +289,6 @@ def _unstructured(model: ModelExample) -> Json:
     if model.target_type == "unstructured" and model.warm_up_body:
         sample["example"] = model.warm_up_body
     kind = model.warm_up_type.partition(";")[0] if "example" in sample else ""
-    any_body = {"schema": _BINARY}
     return {
         "tags": ["unstructured"],
         "description": (
@@ -297,14 +300,14 @@ def _unstructured(model: ModelExample) -> Json:
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
                 **({kind: sample} if kind else {}),
-                "*/*": any_body,
+                "*/*": {"schema": _BINARY},
             }
         },
         "responses": {
             "200": {
                 "description": "What the hook returned.",
                 "headers": _common_headers(),
-                "content": {"*/*": any_body},
+                "content": {"*/*": {"schema": _ANY}},  # JSON is no string
             },
             **_errors(_UNSTRUCTURED),
         },
@@ -380,8 +383,9 @@ def _openai_routes() -> list[_Route]:
                 "200": {
                     "description": "What the backend answers.",
                     "headers": _common_headers(),
-                    "content": {"*/*": {"schema": _BINARY}},
+                    "content": {"*/*": {"schema": _ANY}},
                 },
+                "default": _REFUSED_BY_BACKEND,
                 **_errors((*_BACKEND, "operation_unavailable", "loading", "load_failed", "config_error"), "openai"),
             },
         }
@@ -420,7 +424,8 @@ def _direct_access_routes() -> list[_Route]:
                     *_refs("RequestId"),
                 ],
                 "responses": {
-                    "200": {"description": "What the backend answers.", "content": {"*/*": {"schema": _BINARY}}},
+                    "200": {"description": "What the backend answers.", "content": {"*/*": {"schema": _ANY}}},
+                    "default": _REFUSED_BY_BACKEND,
                     **_errors(_BACKEND),
                 },
             }
