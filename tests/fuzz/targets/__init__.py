@@ -25,6 +25,12 @@ TARGETS = {
     "frames": ("channel:Frames", 16),
     "frames-to-server": ("channel:FramesToServer", 12),
     "frames-to-worker": ("channel:FramesToWorker", 8),
+    "request-heads": ("http:RequestHeads", 8),
+    "backend-answers": ("http:BackendAnswers", 8),
+    "events": ("http:Events", 8),
+    "imports": ("files:Imports", 4),
+    "store": ("files:Stores", 1),
+    "journal": ("files:Journals", 3),
 }
 
 

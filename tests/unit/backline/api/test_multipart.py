@@ -274,18 +274,18 @@ def test_many_parts_are_refused_at_the_limit_and_cost_no_memory(directory: Paylo
 
 @pytest.mark.parametrize("filler", [b"\r\n--bnd-4", b"\r\n--bnd-42x", b"\r", b"\r\n--bnd-42-", b"\n"])
 def test_work_is_linear_in_the_length_of_the_body(directory: PayloadDirectory, filler: bytes) -> None:
-    """Near misses of the delimiter: four times the body may not cost sixteen times the work."""
+    """Near misses of the delimiter: 16 times the body may not cost 256 times the work."""
 
     def seconds(length: int) -> float:
         body = encode([(X, filler * (length // len(filler)))])
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()  # what others do on the machine does not count
             read(directory, cut(body, 4096))
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
         return best
 
-    assert seconds(800_000) < 10 * seconds(200_000) + 0.01
+    assert seconds(3_200_000) < 60 * seconds(200_000) + 0.02
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_a_boundary_that_cannot_be_used_is_refused(content_type: str, message: s
 
 
 def test_parameters_are_parsed_in_linear_time() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     for text in (
         '; a="' + "\\" * 15_000,
         ";" * 15_000 + "!",
@@ -339,4 +339,4 @@ def test_parameters_are_parsed_in_linear_time() -> None:
     ):
         with pytest.raises(MalformedMultipart):
             boundary_of("multipart/form-data" + text)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
