@@ -6,6 +6,7 @@ streaming. Other events are a list of what they carry.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -22,7 +23,9 @@ def assembled(text: str) -> dict[str, Any]:
         events.pop()
     documents = [_json(event["data"]) for event in events]
     if documents and all(_is_chunk(document) for document in documents):
-        return {"message": _put_together(documents), "complete": complete}
+        # What is not shaped like chunks after all is compared as it came.
+        with contextlib.suppress(TypeError, AttributeError):
+            return {"message": _put_together(documents), "complete": complete}
     carried = [
         {"event": event["event"], "data": document} if event["event"] else document
         for event, document in zip(events, documents, strict=True)
