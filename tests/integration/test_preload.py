@@ -323,6 +323,14 @@ def test_a_stop_finishes_what_was_accepted_and_leaves_no_process(serve: ServeFix
     assert not any(map(is_alive, processes))
 
 
+def test_a_stop_while_the_model_loads_leaves_no_process(serve: ServeFixture, folder: Path) -> None:
+    (folder / "custom.py").write_text(MODEL.replace("    LOADS.inc()", "    time.sleep(100)"))
+    server = serve(folder, "--preload", "--workers", "2", ready=None)
+    wait_until((folder / "loads.txt").exists, "it loads")
+    assert server.stop() == 0
+    assert not any(map(is_alive, loads(folder)))
+
+
 def test_forked_workers_end_with_a_server_that_is_killed(serve: ServeFixture, folder: Path) -> None:
     server = serve(folder, "--preload", "--workers", "2", "--min-ready", "2")
     processes = {*pids(server), zygote(server)["pid"]}

@@ -102,8 +102,7 @@ class Zygote:
             except ModelLoadFailed as exc:
                 self._outcome.set_exception(exc)
                 self._outcome.exception()  # retrieved: whoever waits sees it all the same
-                self._wanted.clear()
-                await self._wanted.wait()
+                await self._wait_wanted()
             else:
                 self._outcome.set_result(None)
                 await self._watch()
@@ -170,11 +169,16 @@ class Zygote:
             "it is loaded anew when one is needed" if soon else "it is loaded anew",
         )
         if soon:
-            self._wanted.clear()
-            await self._wanted.wait()
+            await self._wait_wanted()
 
     def _make_log(self, worker: Worker) -> WorkerLog:
         return WorkerLog("zygote", lines_per_second=self._log_rate, ids_of=worker.recent.get)
+
+    async def _wait_wanted(self) -> None:
+        """Wait until a worker is to be forked, or no more are: which may have been said a moment ago."""
+        self._wanted.clear()
+        if not self.is_over:
+            await self._wanted.wait()
 
     def _begin_anew(self) -> None:
         """Let those who ask from now on wait for the next load."""
