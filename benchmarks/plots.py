@@ -30,9 +30,9 @@ def draw(plot: dict[str, Any], folder: Path) -> None:
     for (label, points), (colour, mark) in zip(plot["lines"].items(), _STYLES, strict=False):
         marker = "" if linear else mark
         axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=label, linewidth=1.8, markersize=5)
-    if linear or plot.get("from_zero"):
+    if plot.get("from_zero"):
         axes.set_ylim(bottom=0)
-    else:
+    elif not linear:
         axes.set_yscale("log")
     if not linear:
         axes.set_xscale("log", base=plot.get("base", 10))

@@ -611,12 +611,14 @@ def judge(
         quarters[min(3, int((at - first) / span))].append(seconds)
     summaries = [summary(quarter) for quarter in quarters]
     slower = summaries[3]["p99"] / summaries[0]["p99"] if summaries[0] and summaries[3] else 0.0
-    grown = [each["growth_mib"] for each in processes if each["growth_mib"] is not None]
+    grown: dict[str, float] = collections.defaultdict(float)  # by server
+    for each in processes:
+        grown[each["role"].partition(",")[0]] += each["growth_mib"] or 0.0
     verdicts = {
         "answers": not traffic.wrong,
         "counters": counted == traffic.predicted,
         "same processes": set(before) == set(after) and not restarts,
-        "memory": sum(grown) < GROWTH_LIMIT,
+        "memory": all(growth < GROWTH_LIMIT for growth in grown.values()),
         "file descriptors": all(each["after"] and each["after"]["fds"] <= each["before"]["fds"] for each in processes),
         "threads": all(each["after"] and each["after"]["threads"] <= each["before"]["threads"] for each in processes),
         "speed": slower <= SLOWER_LIMIT,
@@ -634,7 +636,7 @@ def judge(
         "scrapes": traffic.scrapes,
         "metrics_lines": {name: page.count("\n") for name, page in pages.items()},
         "processes": processes,
-        "growth_in_all_mib": round(sum(grown), 2),
+        "growth_mib": {name: round(growth, 1) for name, growth in grown.items()},
         "quarters": summaries,
         "p99_of_the_last_quarter_to_the_first": round(slower, 2),
     }
@@ -667,19 +669,20 @@ def table(result: dict[str, Any]) -> str:
 def verdict_lines(result: dict[str, Any]) -> str:
     """Return a line for each thing that is judged."""
     good, bad = sum(result["right"].values()), sum(sum(seen.values()) for seen in result["bad"].values())
+    growth = ", ".join(f"{name} {grown:+.1f}" for name, grown in result["growth_mib"].items())
     said = {
         "answers": f"{good:,} good requests answered right, {bad:,} bad ones as they should be, "
         f"{result['wrong_in_all']} otherwise",
         "counters": f"{result['predictions_answered']:,} predictions seen by clients, "
         f"{result['predictions_counted_by_the_server']:,} counted by `/metrics`",
         "same processes": "no process ended, none was replaced",
-        "memory": f"{result['growth_in_all_mib']:+.1f} MiB resident, all processes together; limit {GROWTH_LIMIT:g}",
+        "memory": f"{growth} MiB resident, front and workers together; limit {GROWTH_LIMIT:g} for a server",
         "file descriptors": "none more than before in any process",
         "threads": "none more than before in any process",
         "speed": f"p99 of the last quarter {result['p99_of_the_last_quarter_to_the_first']:.2f} times that of the "
         f"first; limit {SLOWER_LIMIT:g}",
     }
-    lines = ["| | | |", "| --- | --- | --- |"]
+    lines = ["| what | seen | |", "| --- | --- | --- |"]
     lines += [
         f"| {name} | {said[name]} | {'held' if held else '**not held**'} |" for name, held in result["verdicts"].items()
     ]
@@ -687,11 +690,13 @@ def verdict_lines(result: dict[str, Any]) -> str:
 
 
 def series(samples: Path) -> dict[str, list[list[float]]]:
-    """Return resident memory over minutes, by process."""
+    """Return what each process has grown by, over minutes."""
     lines: dict[str, list[list[float]]] = {}
+    first: dict[int, float] = {}
     for text in samples.read_text().splitlines():
         each = json.loads(text)
-        lines.setdefault(f"{each['role']} {each['pid']}", []).append([each["at"] / 60, each["rss"]])
+        growth = each["rss"] - first.setdefault(each["pid"], each["rss"])
+        lines.setdefault(f"{each['role']} {each['pid']}", []).append([each["at"] / 60, growth])
     return {re.sub(r" \d+$", f" {number}", label): points for number, (label, points) in enumerate(lines.items(), 1)}
 
 
@@ -703,14 +708,14 @@ def write_page(result: dict[str, Any], options: argparse.Namespace) -> None:
         warm_up=f"{options.warm_up:g}",
         verdicts=verdict_lines(result),
         tables=table(result),
-        plot="\n![Resident memory over time](soak-memory.svg)\n" if options.plots else "",
+        plot="\n![Growth of resident memory](soak-memory.svg)\n" if options.plots else "",
         **{name: result[name] for name in ("began", "machine", "python", "rate", "workers", "seconds")},
     )
     options.page.write_text(text)
     if options.plots:
         plot = {
             "file": "soak-memory.svg",
-            "title": "Resident memory under good and bad traffic",
+            "title": "Growth of resident memory under good and bad traffic",
             "x": "minutes",
             "y": "MiB",
             "linear": True,
