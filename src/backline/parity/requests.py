@@ -95,8 +95,7 @@ def _call_from(record: Any, where: str, defaults: Defaults) -> Call:
         headers.append(("content-type", "application/json"))
     method = record.get("method", "POST")
     target = record.get("path", defaults.path)
-    if not isinstance(method, str) or not method.isalpha():
-        raise ConfigError(f"{where}: method is {method!r}, not a word such as POST")
+    method = _method(method, where)
     if not isinstance(target, str) or not target.startswith("/"):
         raise ConfigError(f"{where}: path is {target!r}; it begins with a slash")
     answer = None
@@ -115,7 +114,7 @@ def _call_from(record: Any, where: str, defaults: Defaults) -> Call:
             body=answer_body,
             seconds=None if given.get("seconds") is None else _number(given["seconds"], f"{there}: seconds"),
         )
-    request = Request(method=method.upper(), target=_target(target, where), headers=headers, body=body)
+    request = Request(method=method, target=_target(target, where), headers=headers, body=body)
     return Call(request=request, answer=answer, at=_number(record.get("at", 0), f"{where}: at"))
 
 
@@ -126,9 +125,15 @@ def _check_keys(record: Mapping[str, Any], known: frozenset[str], where: str, mo
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         raise ConfigError(f"{where} is {value!r}, not a number")
     return value
+
+
+def _method(given: Any, where: str) -> str:
+    if not isinstance(given, str) or not given.isalpha() or not given.isascii():
+        raise ConfigError(f"{where}: method is {given!r}, not a word such as POST")
+    return given.upper()
 
 
 def _headers(given: Any, where: str) -> list[tuple[str, str]]:
@@ -168,15 +173,22 @@ def _body(record: Mapping[str, Any], where: str) -> tuple[bytes, bool]:
     if not isinstance(value, str):
         raise ConfigError(f"{where}: {given[0]} is no text; an object goes into json")
     if given[0] == "body":
-        return value.encode(errors="surrogateescape"), False
+        return _encoded(value, f"{where}: {given[0]}"), False
     try:
         return base64.b64decode(value, validate=True), False
     except binascii.Error as exc:
         raise ConfigError(f"{where}: body_base64 is no base64: {exc}") from exc
 
 
+def _encoded(text: str, where: str) -> bytes:
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"{where}: has half of a surrogate pair, which is no character") from exc
+
+
 def _target(text: str, where: str) -> str:
-    target = urllib.parse.quote(text, safe="/?&=%:@!$'()*+,;~[]-._")
+    target = urllib.parse.quote(_encoded(text, where), safe="/?&=%:@!$'()*+,;~[]-._")
     if "#" in text:
         raise ConfigError(f"{where}: the path has a #; that part stays with the client and is never sent")
     return target
@@ -221,7 +233,9 @@ def _har_call(entry: Any, where: str) -> Call:
     started = entry.get("startedDateTime")
     at = dt.datetime.fromisoformat(started).timestamp() if started else 0.0
     return Call(
-        request=Request(method=request["method"], target=target, headers=headers, body=body), answer=answer, at=at
+        request=Request(method=_method(request["method"], where), target=target, headers=headers, body=body),
+        answer=answer,
+        at=at,
     )
 
 
