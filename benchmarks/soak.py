@@ -236,6 +236,8 @@ class Traffic:
     async def _predict(self) -> None:
         request = random.choice(self._good)
         try:
+            while self._kept and self._kept[-1].reader.at_eof():  # the server closes what lies idle
+                self._kept.pop().close()
             connection = self._kept.pop() if self._kept else await Connection.open(self._servers["pipeline"].port)
             started = time.monotonic()
             async with asyncio.timeout(CLIENT_TIMEOUT):
