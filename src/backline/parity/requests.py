@@ -25,6 +25,7 @@ from backline.parity.store import Store, is_store
 
 FORMATS = ("jsonl", "har", "csv", "store")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".har": "har", ".csv": "csv"}
+_LONGEST_CELL = 1 << 30  # bytes
 _REQUEST_KEYS = frozenset({"method", "path", "headers", "body", "body_base64", "json", "answer", "at"})
 _ANSWER_KEYS = frozenset({"status", "headers", "body", "body_base64", "json", "seconds"})
 
@@ -55,12 +56,15 @@ def read_calls(path: Path, defaults: Defaults, *, format_: str | None = None) ->
         return
     reader = {"jsonl": _read_lines, "har": _read_har, "csv": _read_csv}[kind]
     found = False
+    csv.field_size_limit(_LONGEST_CELL)  # the whole process's; a prompt may be longer than the 128 KiB of its default
     try:
         for call in reader(path, defaults):
             found = True
             yield call
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start}); convert it") from exc
+    except csv.Error as exc:
+        raise ConfigError(f"{path}: is no CSV: {exc}") from exc
     if not found:
         raise ConfigError(f"{path}: holds no request")
 
@@ -206,7 +210,7 @@ def _read_har(path: Path, defaults: Defaults) -> Iterator[Call]:
         where = f"{path}, entry {number}"
         try:
             yield _har_call(entry, where)
-        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
             raise ConfigError(f"{where}: is no HAR entry: {type(exc).__name__}: {exc}") from exc
 
 

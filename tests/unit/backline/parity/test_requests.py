@@ -52,6 +52,11 @@ def test_csv_rows_become_requests(tmp_path: Path) -> None:
     assert found[0].request.headers == [("content-type", "text/csv; charset=utf-8")]
 
 
+def test_a_cell_may_be_as_long_as_a_prompt(tmp_path: Path) -> None:
+    (call,) = calls(tmp_path / "r.csv", "prompt\n" + "x" * 500_000 + "\n")
+    assert len(call.request.body) > 500_000
+
+
 def test_har(tmp_path: Path) -> None:
     entry = {
         "startedDateTime": "2026-11-24T10:00:00.000Z",
@@ -112,6 +117,11 @@ def test_a_store_is_a_file_of_requests_too(tmp_path: Path) -> None:
         ("r.csv", "a,b\n", "holds no request"),
         ("r.csv", b"a\n\xff\n", "not UTF-8"),
         ("r.har", "{}", "no log.entries"),
+        (
+            "r.har",
+            '{"log": {"entries": [{"request": {"method": "GET", "url": "/"}, "response": {"status": 1e999}}]}}',
+            "entry 0",
+        ),
         ("r.har", '{"log": {"entries": [{}]}}', "entry 0"),
         ("r.har", '{"log":' * 100_000, "is no JSON"),
         ("r.txt", "x", "--format"),
