@@ -86,6 +86,7 @@ class Generator:
         self._idle: list[Connection] = []
         self._measured = _empty()
         self._began = 0.0
+        self._last_good = 0.0
         self._deadline = 0.0
         self._closed_loop = False
         self._backlog: collections.deque[float] = collections.deque()
@@ -161,6 +162,8 @@ class Generator:
         measured.latencies.append(now - started)
         measured.finished.append(now - self._began)
         measured.statuses[connection.status] += 1
+        if 200 <= connection.status < 300:
+            self._last_good = now
         measured.received += connection.size
         if connection.closed:
             self._connections.discard(connection)
@@ -206,7 +209,6 @@ class Generator:
     async def _end(self, cpu: float) -> Measured:
         """Wait for the answers that are still to come; what does not come in time is lost."""
         elapsed = time.perf_counter() - self._began
-        good = self._measured.good
         used = time.process_time() - cpu
         until = time.perf_counter() + self._timeout
         while any(connection.busy for connection in self._connections) and time.perf_counter() < until:
@@ -220,7 +222,8 @@ class Generator:
             measured.latencies.append(now - due)
             measured.finished.append(now - self._began)
         measured.unsent = len(self._backlog)
-        measured.seconds = elapsed if good or not measured.good else now - self._began
+        # Until the last good answer: those that came after the end of the load took their time, too.
+        measured.seconds = max(elapsed, self._last_good - self._began)
         measured.generator_cpu = used / elapsed if elapsed else 0.0
         return measured
 

@@ -177,3 +177,19 @@ def test_what_is_no_result_is_told(tmp_path: Any) -> None:
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ConfigError, match=message):
             read_result(tmp_path / "x.json")
+
+
+def test_answers_after_the_end_of_the_load_took_their_time_too() -> None:
+    """A server with one place answers the last of 20 clients long after a short load has ended."""
+    place = asyncio.Semaphore(1)
+
+    async def answer(number: int) -> bytes:
+        del number
+        async with place:
+            await asyncio.sleep(0.02)
+        return ANSWER
+
+    measured = load(answer, lambda generator: generator.closed(20, 0.1))
+    assert measured.good >= 20
+    assert measured.rate <= 50
+    assert measured.seconds >= measured.finished[-1]
