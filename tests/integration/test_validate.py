@@ -80,7 +80,9 @@ def test_a_good_model_passes_every_check(tmp_path: Path) -> None:
         "passed",
     )
     assert code == 0
-    assert "in 2 calls of the model" in findings["batched"]["seen"]
+    calls = re.match(r"16 requests in (\d+) calls of the model", findings["batched"]["seen"])
+    assert calls is not None
+    assert int(calls[1]) <= 10  # the first ones may be answered before the last ones are there
     assert 'mode = "on"' in findings["subsets"]["seen"]
 
 
@@ -185,7 +187,7 @@ def test_table_page_and_messages(tmp_path: Path) -> None:
     wide = {**os.environ, "COLUMNS": "160"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=wide)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^batched +passed +16 requests in 2 calls", done.stdout, re.MULTILINE)
+    assert re.search(r"^batched +passed +16 requests in \d+ calls", done.stdout, re.MULTILINE)
     assert done.stdout.endswith("13 passed\n")
     text = page.read_text()
     assert "13 passed" in text and "http://" not in text and "https://" not in text and "<script" not in text
