@@ -288,7 +288,7 @@ def serve_trickles(port: int, rate: float) -> int:
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     open_streams: dict[int, socket.socket] = {}
-    due: list[tuple[float, int]] = []
+    due: list[tuple[float, int, socket.socket]] = []
     while True:
         for descriptor, _ in poll.poll(max(0.0, due[0][0] - time.monotonic()) if due else None):
             if descriptor == listener.fileno():
@@ -307,13 +307,15 @@ def serve_trickles(port: int, rate: float) -> int:
                 open_streams[descriptor].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             else:
                 open_streams[descriptor].sendall(head)
-                heapq.heappush(due, (time.monotonic() + random.random() / rate, descriptor))
+                stream = open_streams[descriptor]
+                heapq.heappush(due, (time.monotonic() + random.random() / rate, id(stream), stream))
         while due and due[0][0] <= time.monotonic():
-            at, descriptor = heapq.heappop(due)
-            if descriptor in open_streams:
-                with contextlib.suppress(OSError):
-                    open_streams[descriptor].sendall(piece)
-                heapq.heappush(due, (at + 1 / rate, descriptor))
+            at, number, stream = heapq.heappop(due)
+            if stream.fileno() < 0:  # closed: its descriptor may be another stream's by now
+                continue
+            with contextlib.suppress(OSError):
+                stream.sendall(piece)
+            heapq.heappush(due, (at + 1 / rate, number, stream))
 
 
 def hold_streams(port: int, path: str, streams: int, rate: float) -> int:

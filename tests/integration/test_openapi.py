@@ -259,3 +259,18 @@ def test_the_binary_model_shows_its_own_row_and_the_answer_to_it_in_every_format
         answer = request("POST", f"{served.base}/predict/", example.body, headers=example.headers)
         assert answer.status == 200
         assert answer.headers["content-type"].partition(";")[0] == content_type
+
+
+def test_the_chat_template_refuses_what_has_no_last_message(served: Served) -> None:
+    if "/chat/completions" not in served.offers:
+        pytest.skip("for the model that chats")
+    wrong: list[Any] = [[], [{}], [{"content": None}], [{"content": [{"type": "image_url"}]}], {"a": 1}, None]
+    for messages in wrong:
+        body = json.dumps({"model": "m", "messages": messages}).encode()
+        answer = request("POST", f"{served.base}/chat/completions", body, headers={"Content-Type": "application/json"})
+        assert answer.status == 422, (messages, answer.body)
+        assert "messages must end with" in answer.json()["error"]["message"]
+    parts = [{"type": "text", "text": "what is"}, {"type": "text", "text": "6 * 7?"}]
+    body = json.dumps({"messages": [{"role": "user", "content": parts}]}).encode()
+    answer = request("POST", f"{served.base}/chat/completions", body, headers={"Content-Type": "application/json"})
+    assert "42" in answer.json()["choices"][0]["message"]["content"]

@@ -278,9 +278,15 @@ class DrainingServer(uvicorn.Server):
         self._drain_at = time.monotonic() + delay
         state.draining = not delay
 
+    async def main_loop(self) -> None:
+        """See uvicorn, where this lasts from start-up to shutdown."""
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._guard.watch(self._connections.connections))
+            await super().main_loop()
+            watching.cancel()
+
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn, which calls this ten times a second."""
-        self._guard.pass_over(self._connections.connections, asyncio.get_running_loop().time(), counter)
         if counter % 10 == 0 and self._security is not None:
             self._security.refresh()
         self._manager.beat()

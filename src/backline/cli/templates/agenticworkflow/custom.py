@@ -10,6 +10,8 @@ import time
 import uuid
 from datetime import datetime, timezone
 
+from datarobot_drum import CustomHTTPError  # Backline offers this name to models; no package is needed
+
 _OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -41,7 +43,7 @@ def run_agent(message, tools):
         expression = arithmetic[0].strip().rstrip(".")
         try:
             return f"{expression} = {tools['calculate'](expression)}"
-        except (ValueError, SyntaxError, ZeroDivisionError) as exc:
+        except (ValueError, SyntaxError, ArithmeticError, RecursionError) as exc:
             return f"I could not calculate {expression}: {exc}"
     if re.search(r"\b(time|date|day|today)\b", message.lower()):
         return f"It is {tools['now']():%A %d %B %Y, %H:%M} UTC."
@@ -53,9 +55,18 @@ def load_model(code_dir):
     return {"calculate": calculate, "now": lambda: datetime.now(timezone.utc)}
 
 
+def last_text(completion_create_params):
+    """Return the text of the last message; where there is none, the client is told so, with status 422."""
+    try:
+        content = completion_create_params["messages"][-1]["content"]
+        return content if isinstance(content, str) else " ".join(part["text"] for part in content)
+    except (LookupError, TypeError):
+        raise CustomHTTPError(422, "messages must end with one that has text as its content") from None
+
+
 def chat(completion_create_params, model, **kwargs):
     """Return an OpenAI chat completion for the last message, or its chunks where the client asks for a stream."""
-    message = completion_create_params["messages"][-1]["content"]
+    message = last_text(completion_create_params)
     common = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),

@@ -8,6 +8,8 @@ import time
 import uuid
 from collections import Counter
 
+from datarobot_drum import CustomHTTPError  # Backline offers this name to models; no package is needed
+
 PROMPT_COLUMN = "promptText"
 RESULT_COLUMN = "resultText"  # the targetName in model-metadata.yaml
 
@@ -29,9 +31,18 @@ def score(data, model, **kwargs):
     return data[PROMPT_COLUMN].map(model).to_frame(RESULT_COLUMN)
 
 
+def last_text(completion_create_params):
+    """Return the text of the last message; where there is none, the client is told so, with status 422."""
+    try:
+        content = completion_create_params["messages"][-1]["content"]
+        return content if isinstance(content, str) else " ".join(part["text"] for part in content)
+    except (LookupError, TypeError):
+        raise CustomHTTPError(422, "messages must end with one that has text as its content") from None
+
+
 def chat(completion_create_params, model, **kwargs):
     """Return an OpenAI chat completion for the last message, or its chunks where the client asks for a stream."""
-    answer = model(completion_create_params["messages"][-1]["content"])
+    answer = model(last_text(completion_create_params))
     common = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
