@@ -43,6 +43,7 @@ ENVIRONMENTS = {
     # pip, because it takes the CPU build of torch from a local folder where one is configured, which uv does not.
     "artifacts": Environment(python="3.11", purpose="one library for each kind of artifact", with_pip=True),
     "kubernetes": Environment(python=_THIS_VERSION, purpose="the schemas of Kubernetes, for the manifests"),
+    "schemathesis": Environment(python=_THIS_VERSION, purpose="requests made of the OpenAPI document"),
     "transformers": Environment(python="3.11", purpose="an LLM server, and OpenAI's client", with_pip=True),
 }
 
