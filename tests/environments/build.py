@@ -72,7 +72,9 @@ def build(name: str) -> Path:
     interpreter, version = _find_python(wanted.python)
     file = _HERE / f"{name}.txt"
     requirements = file.read_text() if file.exists() else ""
-    key = hashlib.blake2b("\n".join([version, str(interpreter), requirements]).encode(), digest_size=6).hexdigest()
+    # The place, too: the scripts of an environment begin with it, and fail in a checkout that was moved.
+    made_of = "\n".join([version, str(interpreter), str(_CACHE), requirements])
+    key = hashlib.blake2b(made_of.encode(), digest_size=6).hexdigest()
     folder = _CACHE / f"{name}-{key}"
     python = folder / "bin" / "python"
     complete = folder / "complete"
