@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "licences.md"
 EXTRAS = ("env", "flask-bridge", "otel", "parity")
+# These bring libraries of models, which the server never loads.
+MODEL_EXTRAS = ("catboost", "keras", "lightgbm", "onnx", "sklearn", "torch", "xgboost")
 # Ours is Apache-2.0. All of these allow to use the package unchanged beside it; MPL-2.0 asks for no more than that.
 ALLOWED = {
     "0BSD",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import tomllib
 from email.message import Message
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +43,25 @@ def test_the_page_has_every_package_of_the_lock_with_its_licence(licences: Modul
 def test_extras_are_those_of_the_package(licences: ModuleType) -> None:
     from importlib import metadata
 
-    assert set(metadata.distribution("backline").metadata.get_all("Provides-Extra") or ()) == set(licences.EXTRAS)
+    extras = metadata.distribution("backline").metadata.get_all("Provides-Extra") or ()
+    assert sorted(extras) == sorted((*licences.EXTRAS, *licences.MODEL_EXTRAS))
+
+
+def test_extras_for_models_ask_for_what_their_artifacts_are_tested_with(licences: ModuleType) -> None:
+    pins = dict(
+        line.split("==")
+        for name in ("artifacts", "sklearn")
+        for line in (ROOT / "tests" / "environments" / f"{name}.txt").read_text().split()
+        if "==" in line
+    )
+    pins["xgboost"] = pins.pop("xgboost-cpu")  # the same without CUDA
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in licences.MODEL_EXTRAS:
+        requirements = {(wanted := Requirement(text)).name: wanted for text in asked[extra]}
+        assert len(requirements) == 2
+        assert "pandas" in requirements
+        for name, wanted in requirements.items():
+            assert wanted.specifier.contains(pins[name]), (extra, name)
 
 
 @pytest.mark.parametrize(
