@@ -8,7 +8,6 @@ body in the same three forms.
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import datetime as dt
 import io
@@ -180,7 +179,7 @@ def _body(record: Mapping[str, Any], where: str) -> tuple[bytes, bool]:
         return _encoded(value, f"{where}: {given[0]}"), False
     try:
         return base64.b64decode(value, validate=True), False
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise ConfigError(f"{where}: body_base64 is no base64: {exc}") from exc
 
 
