@@ -15,7 +15,6 @@ import os
 import platform
 import queue
 import select
-import signal
 import socket
 import sys
 import threading
@@ -27,6 +26,7 @@ from . import channel, metrics
 from .channel import Kind
 from .errors import ModelLoadError, OutOfMemory, ReportedError
 from .output import Output
+from .parent import die_with_parent
 from .prometheus_registry import PrometheusRegistry
 from .status import StatusPage
 from .tracing import Tracing
@@ -40,7 +40,6 @@ _ENDINGS = frozenset({Kind.ANSWER, Kind.ANSWERS, Kind.ERROR, Kind.STREAM_END})
 _TOO_LARGE = "the model does not fit into the worker's memory limit; raise --memory-limit"
 _PAUSE = 0.5  # seconds without a request, once, that are used for tidying up after the load
 _SWITCH_INTERVAL = 0.0003  # seconds that a thread keeps the interpreter while others want it, beside chats
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -50,7 +49,7 @@ def run(connect: str, *, gc_thresholds: Tuple[int, int, int]) -> int:
     ``gc_thresholds`` are those of the garbage collector once the model is loaded, unless the model has set its own.
     """
     while_loading = gc.get_threshold()
-    _die_with_parent()
+    die_with_parent()
     _stay_small()
     connection = _Connection(_owned(_open_socket(connect)))
     output = Output()
@@ -109,13 +108,6 @@ def _owned(connection: socket.socket) -> socket.socket:
         # A child forked by user code must not hold the channel open after this process is gone.
         os.register_at_fork(after_in_child=connection.close)
     return connection
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the server dies; elsewhere the end of the channel has to do."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _stay_small() -> None:

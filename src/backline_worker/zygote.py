@@ -37,11 +37,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from . import forkable
 from .errors import ModelLoadError, ReportedError
+from .parent import die_with_parent
 
 _HANG = 30.0  # seconds without any work done after which the trial is taken to hang
 _PARENT_TIMEOUT = 10.0  # seconds for the middle process to be gone
 _DESCRIPTORS = 3  # of a new worker: channel, stdout, stderr
-_PR_SET_PDEATHSIG = 1
 
 
 class Zygote:
@@ -100,7 +100,7 @@ class Zygote:
             code = 1
             try:
                 os.close(reading)
-                _die_with_parent()
+                die_with_parent()
                 before = set(sys.modules)
                 self._renew()
                 result: Dict[str, Any] = {}
@@ -239,7 +239,7 @@ class Zygote:
         deadline = time.monotonic() + _PARENT_TIMEOUT
         while os.getppid() == middle and time.monotonic() < deadline:
             time.sleep(0.0002)
-        _die_with_parent()
+        die_with_parent()
         if os.getppid() != self._server:
             raise OSError("the server has gone, or the kernel has not made this process its child")
         self._renew()
@@ -281,11 +281,6 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _reap(pid: int) -> int:

@@ -103,15 +103,8 @@ def running_load(
                 load.note(None)
         connection.close()
 
-    threads = [threading.Thread(target=client, daemon=True) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with _running(client, clients, stop, timeout):
         yield load
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(timeout)
 
 
 @contextlib.contextmanager
@@ -133,15 +126,22 @@ def asking(clients: int, problem_of: Callable[[str], str | None]) -> Iterator[li
             if problem is not None:
                 wrong.append(problem)
 
+    with _running(client, clients, stop, 60):
+        yield wrong
+
+
+@contextlib.contextmanager
+def _running(client: Callable[[], None], clients: int, stop: threading.Event, timeout: float) -> Iterator[None]:
+    """Run threads for the block; they end when ``stop`` is set."""
     threads = [threading.Thread(target=client, daemon=True) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
-        yield wrong
+        yield
     finally:
         stop.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(timeout)
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
 
-from tests.environments import environment
 from tests.integration.load import Answer, request
+from tests.integration.project_models import serve_binary, serve_template
 from tests.serving import ServeFixture, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.track]
@@ -65,22 +62,6 @@ class Served(NamedTuple):
     def base(self) -> str:
         parts = urllib.parse.urlsplit(self.server.url)
         return f"{parts.scheme}://{parts.netloc}{self.document['servers'][0]['url'].rstrip('/')}"
-
-
-def serve_binary(start: ServeFixture, folder: Path) -> Server:
-    python = environment("sklearn")
-    shutil.copytree(ROOT / "examples" / "binary-breast-cancer", folder)
-    subprocess.run([python, "train.py"], cwd=folder, check=True, capture_output=True, timeout=180)
-    return start(folder, "--python", str(python))
-
-
-def serve_template(template: str, **env: str) -> Callable[[ServeFixture, Path], Server]:
-    def serve(start: ServeFixture, folder: Path) -> Server:
-        command = [sys.executable, "-m", "backline", "new", str(folder), "--template", template]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        return start(folder, "--python", str(environment("bare")), env=env)
-
-    return serve
 
 
 MODELS_SERVED = {

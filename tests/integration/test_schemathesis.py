@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +15,11 @@ import pytest
 
 from tests.environments import environment
 from tests.integration.load import request
+from tests.integration.project_models import serve_template, trained_binary
 from tests.serving import ServeFixture, Server
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
     "response_schema_conformance",
@@ -45,40 +43,30 @@ def as_lines(context, value):
 """
 
 
-def template(folder: Path, name: str) -> Path:
-    command = [sys.executable, "-m", "backline", "new", str(folder), "--template", name]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return folder
-
-
-def serve_rows(serve: ServeFixture, place: Path) -> Server:
-    python = environment("sklearn")
-    folder = place / "rows"
-    shutil.copytree(HERE.parents[1] / "examples" / "binary-breast-cancer", folder)
-    subprocess.run([python, "train.py"], cwd=folder, check=True, capture_output=True, timeout=180)
+def serve_rows(serve: ServeFixture, folder: Path) -> Server:
+    python = trained_binary(folder)
     (folder / "custom_fastapi.py").write_text(EXTENSION)
     return serve(folder, "--python", str(python))
 
 
-def serve_unstructured(serve: ServeFixture, place: Path) -> Server:
-    python = str(environment("bare"))
-    return serve(template(place / "any", "unstructured"), "--python", python, env={"URL_PREFIX": "/models/shop"})
+serve_unstructured = serve_template("unstructured", URL_PREFIX="/models/shop")
+serve_chat = serve_template("agenticworkflow")
 
 
-def serve_chat(serve: ServeFixture, place: Path) -> Server:
-    return serve(template(place / "chat", "agenticworkflow"), "--python", str(environment("bare")))
-
-
-def serve_proxy(serve: ServeFixture, place: Path) -> Server:
-    backend = serve_chat(serve, place)
+def serve_proxy(serve: ServeFixture, folder: Path) -> Server:
+    backend = serve_chat(serve, folder)
     return serve(None, "--sidecar", "--backend", f"{backend.url}/v1", "--backend-kind", "openai")
 
 
-@pytest.mark.parametrize("start", [serve_rows, serve_unstructured, serve_chat, serve_proxy])
+@pytest.mark.parametrize(
+    "start",
+    [serve_rows, serve_unstructured, serve_chat, serve_proxy],
+    ids=["rows", "unstructured", "chat", "proxy"],
+)
 def test_no_request_that_can_be_made_of_the_document_breaks_the_server_or_the_document(
     serve: ServeFixture, tmp_path: Path, start: Callable[[ServeFixture, Path], Server]
 ) -> None:
-    server = start(serve, tmp_path)
+    server = start(serve, tmp_path / "model")
     program = environment("schemathesis").with_name("schemathesis")
     (tmp_path / "formats.py").write_text(FORMATS)
     seconds = os.environ.get("SCHEMATHESIS_SECONDS")

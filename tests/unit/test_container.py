@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from backline.config.settings import ServerSettings
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 
 
 @pytest.fixture(scope="module")
-def container() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("container", ROOT / "scripts" / "container.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["container"] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
+def container() -> Any:
+    return load_script("container")
 
 
 def last_stage(container: Any) -> dict[str, str]:
@@ -36,7 +28,7 @@ def last_stage(container: Any) -> dict[str, str]:
     return dict(steps[begin:])
 
 
-def test_it_runs_as_a_number_without_privileges_and_takes_sigterm(container: ModuleType) -> None:
+def test_it_runs_as_a_number_without_privileges_and_takes_sigterm(container: Any) -> None:
     stage = last_stage(container)
     assert stage["USER"] == "1001:0"  # Kubernetes' runAsNonRoot wants a number; OpenShift puts any user into group 0
     assert stage["STOPSIGNAL"] == "SIGTERM"
@@ -44,7 +36,7 @@ def test_it_runs_as_a_number_without_privileges_and_takes_sigterm(container: Mod
     assert json.loads(stage["CMD"]) == ["serve"]
 
 
-def test_port_and_probe_are_the_servers(container: ModuleType) -> None:
+def test_port_and_probe_are_the_servers(container: Any) -> None:
     stage = last_stage(container)
     port = str(ServerSettings().port)
     assert stage["EXPOSE"] == port
@@ -52,7 +44,7 @@ def test_port_and_probe_are_the_servers(container: ModuleType) -> None:
     assert f"http://127.0.0.1:{port}/livez" in stage["HEALTHCHECK"]
 
 
-def test_the_build_context_has_what_is_copied_and_nothing_else(container: ModuleType) -> None:
+def test_the_build_context_has_what_is_copied_and_nothing_else(container: Any) -> None:
     ignored = container.Ignored(ROOT / ".dockerignore")
     copied = [
         source
@@ -74,7 +66,7 @@ def test_the_build_context_has_what_is_copied_and_nothing_else(container: Module
         assert ignored(secret), secret
 
 
-def test_ignore_patterns_mean_what_they_mean_to_engines(container: ModuleType, tmp_path: Path) -> None:
+def test_ignore_patterns_mean_what_they_mean_to_engines(container: Any, tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_text("# a comment\n*.md\n!README.md\nbuild\n**/*.log\ndocs/?.txt\n")
     ignored = container.Ignored(tmp_path / ".dockerignore")
     for path in ("a.md", "build/x/y", "deep/down/x.log", "x.log", "docs/a.txt"):
@@ -83,7 +75,7 @@ def test_ignore_patterns_mean_what_they_mean_to_engines(container: ModuleType, t
         assert not ignored(path), path
 
 
-def test_what_is_not_in_the_context_cannot_be_copied(container: ModuleType, tmp_path: Path) -> None:
+def test_what_is_not_in_the_context_cannot_be_copied(container: Any, tmp_path: Path) -> None:
     file = tmp_path / "Containerfile"
     file.write_text("FROM base\nCOPY secret /secret\n")
     (tmp_path / "secret").write_text("x")

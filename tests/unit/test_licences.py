@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tomllib
 from email.message import Message
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def licences() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("licences", ROOT / "scripts" / "licences.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def licences() -> Any:
+    return load_script("licences")
 
 
-def test_every_licence_is_on_the_list(licences: ModuleType) -> None:
+def test_every_licence_is_on_the_list(licences: Any) -> None:
     refused = [row for row in licences.packages() if not licences.is_allowed(row[2])]
     assert not refused, "look at the licence, and add it to scripts/licences.py if it can be lived with"
 
 
-def test_the_page_has_every_package_of_the_lock_with_its_licence(licences: ModuleType) -> None:
+def test_the_page_has_every_package_of_the_lock_with_its_licence(licences: Any) -> None:
     page = licences.PAGE.read_text()
     lock = (ROOT / "requirements" / "server.txt").read_text().splitlines()
     versions = dict(line.split(" ")[0].split("==") for line in lock if "==" in line and "win32" not in line)
@@ -40,14 +37,14 @@ def test_the_page_has_every_package_of_the_lock_with_its_licence(licences: Modul
             assert f"| {name} | {versions[name]} | " in page, "run scripts/sbom"
 
 
-def test_extras_are_those_of_the_package(licences: ModuleType) -> None:
+def test_extras_are_those_of_the_package(licences: Any) -> None:
     from importlib import metadata
 
     extras = metadata.distribution("backline").metadata.get_all("Provides-Extra") or ()
     assert sorted(extras) == sorted((*licences.EXTRAS, *licences.MODEL_EXTRAS))
 
 
-def test_extras_for_models_ask_for_what_their_artifacts_are_tested_with(licences: ModuleType) -> None:
+def test_extras_for_models_ask_for_what_their_artifacts_are_tested_with(licences: Any) -> None:
     pins = dict(
         line.split("==")
         for name in ("artifacts", "sklearn")
@@ -78,9 +75,7 @@ def test_extras_for_models_ask_for_what_their_artifacts_are_tested_with(licences
         ({}, "not said", False),
     ],
 )  # fmt: skip
-def test_a_licence_is_read_and_judged(
-    licences: ModuleType, fields: dict[str, str], licence: str, allowed: bool
-) -> None:
+def test_a_licence_is_read_and_judged(licences: Any, fields: dict[str, str], licence: str, allowed: bool) -> None:
     message = Message()
     for name, value in fields.items():
         message[name] = value

@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import http
 import logging
-import math
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,20 +69,22 @@ class Guard:
         One that nobody has touched for a second takes 4 µs, most of them for memory that is in no cache: a thousand in
         one go, or only a hundred, would hold up everything else. So a few at a time, evenly over the second.
         """
-        loop = asyncio.get_running_loop()
         while True:
-            round_of = list(connections)
-            pause = 1 / max(1, math.ceil(len(round_of) / _AT_ONCE))
-            for first in range(0, max(1, len(round_of)), _AT_ONCE):
-                await asyncio.sleep(pause)
-                now = loop.time()
-                for connection in round_of[first : first + _AT_ONCE]:
-                    if connection in connections and isinstance(connection, GuardedHttp):
-                        try:
-                            connection.look(now)
-                        except Exception:  # a fault of ours costs this connection, and not the server
-                            logger.exception("fault in the server's own code")
-                            connection.transport.abort()
+            present = list(connections)
+            parts = [present[first : first + _AT_ONCE] for first in range(0, len(present), _AT_ONCE)] or [[]]
+            for part in parts:
+                await asyncio.sleep(1 / len(parts))
+                self._look_after(part, connections)
+
+    def _look_after(self, part: Iterable[object], connections: Collection[object]) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in part:
+            if connection in connections and isinstance(connection, GuardedHttp):
+                try:
+                    connection.look(now)
+                except Exception:  # a fault of ours costs this connection, and not the server
+                    logger.exception("fault in the server's own code")
+                    connection.transport.abort()
 
     def make_room(self, connections: Iterable[object]) -> None:
         """Close some connections that wait for nothing; their clients open new ones when they need them."""
